@@ -1,0 +1,227 @@
+"""The command line of every check, derived from the declaration of its options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from mailprobe.options import Declaration, Options, UsageError, declarations, read, spell
+from mailprobe.text import printable
+
+EXIT_UNKNOWN = 3
+
+# The letters that every Nagios plugin has; all other options have their long name only.
+LETTERS = {"host": "-H", "port": "-p", "timeout": "-t"}
+
+T = TypeVar("T", bound=Options)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the exit codes of the monitoring world: 3 for a wrong command line, `--help` and `--version`."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line on standard output, which is where Nagios looks."""
+        raise Misuse(message.removeprefix("argument "))
+
+    def exit(self, status: int = EXIT_UNKNOWN, message: str | None = None) -> NoReturn:
+        """End with 3, whatever argparse thinks."""
+        super().exit(EXIT_UNKNOWN, message)
+
+
+class Misuse(Exception):
+    """A wrong command line; the message names the option as the user spells it."""
+
+
+def flag(declared: Declaration) -> str:
+    """The option's name on the command line."""
+    if declared.secret:
+        return _long(f"{declared.name}_file")
+    return _long(f"no_{declared.name}" if declared.default is True else declared.name)
+
+
+def _long(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None:
+    """Add an argument for each declared option, in a group for each family; no default is set here."""
+    flags = {declared.name: flag(declared) for declared in declarations(options)}
+    for family in reversed(options.__mro__):
+        own = [d for d in declarations(options) if d.name in vars(family).get("__annotations__", {})]
+        if own:
+            group = parser.add_argument_group((family.__doc__ or "").partition("\n")[0].rstrip("."))
+            for declared in own:
+                _add(group, declared, flags)
+
+
+def _add(group: Any, declared: Declaration, flags: Mapping[str, str]) -> None:
+    words = spell(declared.help, lambda name: flags.get(name, name)).replace("%", "%%")
+    if declared.secret:
+        group.add_argument(flag(declared), metavar="FILE", help=f"File that holds the {declared.name}.")
+        group.add_argument(
+            _long(f"{declared.name}_env"), metavar="NAME", help=f"Environment variable that holds the {declared.name}."
+        )
+        return
+    names = [name for name in (LETTERS.get(declared.name), flag(declared)) if name]
+    if declared.kind == "bool":
+        action = "store_false" if declared.default else "store_true"
+        if declared.default:
+            words = f"Do not {words[0].lower()}{words[1:]}"
+        group.add_argument(*names, dest=declared.name, action=action, default=None, help=words)
+        return
+    if declared.default not in (None, ()):
+        shown = f"{declared.default:g}" if declared.kind == "float" else str(declared.default).rstrip(".")
+        words += f" Default: {shown}."
+    group.add_argument(
+        *names,
+        dest=declared.name,
+        type=NUMBERS.get(declared.kind, str),
+        choices=declared.choices or None,
+        action="append" if declared.many else "store",
+        required=declared.required,
+        metavar=None if declared.choices else (declared.metavar or declared.name.upper()),
+        help=words,
+    )
+    if declared.name == "family":
+        for version in "46":
+            group.add_argument(
+                f"-{version}",
+                dest="family",
+                action="store_const",
+                const=f"ipv{version}",
+                help=f"Short for {flag(declared)} ipv{version}.",
+            )
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"'{printable(text, limit=80)}' is not a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{0,18})?|-?\.[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"'{printable(text, limit=80)}' is not a number")
+    return float(text)
+
+
+NUMBERS: dict[str, Any] = {"int": _whole_number, "float": _number}
+
+
+def to_options(options: type[T], given: argparse.Namespace) -> T:
+    """The options object for a parsed command line. Raises `Misuse`."""
+    declared = {d.name: d for d in declarations(options)}
+    flags = {name: flag(declaration) for name, declaration in declared.items()}
+    try:
+        values = {name: getattr(given, name) for name, declaration in declared.items() if not declaration.secret}
+        for name in (name for name, declaration in declared.items() if declaration.secret):
+            values[name] = secret(name, getattr(given, f"{name}_file"), getattr(given, f"{name}_env"))
+        return read(options, values)
+    except UsageError as error:
+        words = spell(error.words, lambda name: flags.get(name, name))
+        raise Misuse(f"{flags.get(error.option, _long(error.option))}: {words}") from None
+
+
+def secret(name: str, file: str | None, variable: str | None) -> str | None:
+    """A secret from a file (its last line end does not count) or an environment variable; None when neither is named.
+
+    Raises `UsageError`, which never tells of the content.
+    """
+    if file is not None and variable is not None:
+        raise UsageError(f"{name}_env", f"contradicts {_long(name + '_file')}: give one of them")
+    if file is not None:
+        try:
+            with open(file, encoding="utf-8") as stream:
+                return stream.read(65536).rstrip("\r\n")
+        except OSError as error:
+            raise UsageError(f"{name}_file", f"'{printable(file)}' cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise UsageError(f"{name}_file", f"'{printable(file)}' is not a text in UTF-8") from None
+    if variable is not None:
+        if variable not in os.environ:
+            raise UsageError(f"{name}_env", f"there is no environment variable '{printable(variable)}'")
+        return os.environ[variable]
+    return None
+
+
+# Thresholds.
+
+RANGE = re.compile(r"@?(?:(?:~|-?[0-9]{1,15}(?:\.[0-9]{1,9})?)?:)?(?:-?[0-9]{1,15}(?:\.[0-9]{1,9})?)?")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A metric that `-w` and `-c` can judge, and what it is."""
+
+    metric: str
+    meaning: str
+
+
+def add_thresholds(parser: argparse.ArgumentParser, thresholds: Iterable[Threshold]) -> None:
+    """Add `-w`, `-c` and `-D`."""
+    names = ", ".join(f"{threshold.metric} ({threshold.meaning})" for threshold in thresholds)
+    group = parser.add_argument_group(
+        "When to raise an alarm",
+        "RANGE as in the Monitoring Plugins' guidelines: 5 is alarm above 5 (or below 0), 30: is alarm below 30, 1:9"
+        f" outside and @1:9 inside of 1 to 9. METRIC is one of: {names}; without it, time.".replace("%", "%%"),
+    )
+    for letter, name in (("-w", "--warning"), ("-c", "--critical")):
+        group.add_argument(
+            letter,
+            name,
+            metavar="[METRIC=]RANGE",
+            action="append",
+            default=[],
+            help=f"{name[2:].upper()} when the metric is outside of the range; may be given more than once.",
+        )
+    group.add_argument(
+        "-D",
+        "--certificate",
+        metavar="WARN[,CRIT]",
+        help="Alarm when the certificate has fewer days left; short for -w certificate_days=WARN: and -c"
+        " certificate_days=CRIT: (CRIT is 0, expired, when it is not given).",
+    )
+
+
+def to_ranges(given: argparse.Namespace, known: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The warning and the critical ranges by metric. Raises `Misuse`."""
+    warning = _ranges("-w/--warning", given.warning, set(known))
+    critical = _ranges("-c/--critical", given.critical, set(known))
+    if given.certificate is not None:
+        days = re.fullmatch(r"([0-9]{1,5})(?:,([0-9]{1,5}))?", given.certificate)
+        if days is None:
+            raise Misuse(
+                f"-D/--certificate: '{printable(given.certificate, limit=80)}' is not WARN[,CRIT] in whole days"
+            )
+        if days[2] is not None and int(days[2]) > int(days[1]):
+            raise Misuse(f"-D/--certificate: CRIT {days[2]} is more than WARN {days[1]}; it comes first, so it is less")
+        if "certificate_days" in {**warning, **critical}:
+            raise Misuse("-D/--certificate: there is another range for certificate_days: give one of them")
+        warning["certificate_days"] = f"{days[1]}:"
+        critical["certificate_days"] = f"{days[2] or 0}:"  # as check_smtp has it: an expired one is always CRITICAL
+    return warning, critical
+
+
+def _ranges(option: str, values: Iterable[str], known: set[str]) -> dict[str, str]:
+    ranges: dict[str, str] = {}
+    for value in values:
+        metric, equals, text = value.rpartition("=")
+        metric = metric if equals else "time"
+        if metric not in known:
+            names = ", ".join(sorted(known))
+            raise Misuse(f"{option}: there is no metric '{printable(metric, limit=80)}'; there are {names}")
+        if metric in ranges:
+            raise Misuse(f"{option}: {metric} is given twice")
+        start, colon, end = text.lstrip("@").rpartition(":")
+        if not text or not RANGE.fullmatch(text) or text in ("@", ":", "@:"):
+            raise Misuse(f"{option}: '{printable(text, limit=80)}' is not a range like 5, 30: or 1:9")
+        if start not in ("", "~") and end and float(start) > float(end):
+            raise Misuse(f"{option}: '{text}' begins above its end")
+        if not colon and float(end) < 0:
+            raise Misuse(f"{option}: '{text}' ends below 0, where it begins; write ~:{end}")
+        ranges[metric] = text
+    return ranges

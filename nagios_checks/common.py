@@ -1,0 +1,311 @@
+"""The body of every check: acquire a report, evaluate it, present it, each once for all protocols.
+
+A check is a `CheckSpec`. `build()` makes nagiosplugin's `Check` of it, which the report calls as well; `main()` is the
+single command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Callable, NoReturn
+
+import nagiosplugin
+from mailprobe.options import TlsOptions
+from mailprobe.report import Problem, Report, Severity, Stage
+from mailprobe.text import printable
+from mailprobe.version import __version__
+from nagiosplugin.state import Critical, Ok, ServiceState, Unknown, Warn
+
+from .arguments import (
+    EXIT_UNKNOWN,
+    Misuse,
+    Parser,
+    Threshold,
+    add_options,
+    add_thresholds,
+    to_options,
+    to_ranges,
+)
+from .present import as_json, as_text
+
+COMMON_THRESHOLDS = (
+    Threshold("time", "seconds for the whole run"),
+    *(Threshold(f"{stage.value}_time", f"seconds for the stage {stage.value}") for stage in Stage),
+    Threshold("certificate_days", "whole days until the certificate expires"),
+)
+# Metrics that only TLS gives.
+TLS_METRICS = ("certificate_days", "tls_time")
+
+STATES: Mapping[Severity, ServiceState] = {
+    Severity.FAILURE: Critical,
+    Severity.TEMPORARY: Warn,
+    Severity.FLAW: Warn,
+}
+# A CRITICAL must not hide behind a part that could not be measured: nagiosplugin ranks by number, UNKNOWN the worst.
+RANKS = {Ok: 0, Unknown: 1, Warn: 2, Critical: 3}
+# How long after its time limit a run that does not end by itself is ended; a user's regular expression can do that.
+OVERRUN_SECONDS = 0.8
+
+
+@dataclass(frozen=True)
+class CheckSpec:
+    """The declaration of a check: what is particular to one protocol."""
+
+    name: str
+    description: str
+    options: type[TlsOptions]
+    probe: Callable[[Any], Report[Any]]
+    metrics: Callable[[Report[Any]], Iterable[nagiosplugin.Metric]]
+    """What was measured beyond the times of the stages and the days of the certificate."""
+    headline: Callable[[Report[Any]], str]
+    """What to say when all is well."""
+    thresholds: tuple[Threshold, ...] = field(default=())
+
+    @property
+    def known_metrics(self) -> tuple[Threshold, ...]:
+        """All metrics that a range can be given for."""
+        return COMMON_THRESHOLDS + self.thresholds
+
+
+class Seconds(float):
+    """A time that prints as plain decimals; `1e-05` is no number to many readers of performance data."""
+
+    def __str__(self) -> str:
+        return f"{self:.6f}"
+
+
+class ProbeResource(nagiosplugin.Resource):
+    """Acquires: runs the probe and hands its problems and measurements on as metrics."""
+
+    def __init__(self, spec: CheckSpec, options: TlsOptions, judged: Iterable[str]) -> None:
+        self.spec = spec
+        self.options = options
+        self.judged = tuple(judged)
+        self.report: Report[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The first word of the status line."""
+        return self.spec.name.upper()
+
+    def probe(self) -> Iterator[nagiosplugin.Metric]:
+        """Problems first, so that among equals the finding is what the status line tells."""
+        report = self.report = self.spec.probe(self.options)
+        for problem in report.problems:
+            yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
+        measured = set()
+        for metric in (*self._times(report), *self._certificate(report), *self.spec.metrics(report)):
+            measured.add(metric.name)
+            yield metric
+        for name in self.judged:
+            if name not in measured:
+                yield nagiosplugin.Metric(name, None, context="missing")
+
+    def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
+        yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
+        for stage, seconds in report.timings.items():
+            yield nagiosplugin.Metric(f"{stage.value}_time", Seconds(seconds), "s", 0)
+
+    def _certificate(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
+        if report.certificate.days_left is not None:
+            yield nagiosplugin.Metric("certificate_days", report.certificate.days_left)
+
+
+class ProblemContext(nagiosplugin.Context):
+    """Evaluates a problem: its severity is its state."""
+
+    def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
+        """The result of one finding, its words being the message."""
+        problem: Problem = metric.value
+        return nagiosplugin.Result(STATES[problem.severity], problem.message, metric)
+
+
+class MetricContext(nagiosplugin.ScalarContext):
+    """Evaluates a measurement; a range that was not given judges nothing (nagiosplugin's own default is from 0 up)."""
+
+    def __init__(self, name: str, warning: str | None, critical: str | None) -> None:
+        super().__init__(name, warning or "~:", critical or "~:")
+        self._given = {"warn": warning or "", "crit": critical or ""}
+
+    def performance(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Performance:
+        """Performance data with the ranges as they were given."""
+        return super().performance(metric, resource)._replace(**self._given)
+
+
+class MissingContext(nagiosplugin.Context):
+    """Evaluates a measurement that a threshold needs and nothing gave."""
+
+    def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
+        """UNKNOWN: there is nothing to compare the range with."""
+        return nagiosplugin.Result(Unknown, f"{metric.name} was not measured, so its range cannot be judged", metric)
+
+
+class WorstFirst(nagiosplugin.Results):
+    """Results in which CRITICAL wins over WARNING, and both over UNKNOWN."""
+
+    def __iter__(self) -> Iterator[nagiosplugin.Result]:
+        """The worst first."""
+        return iter(sorted(self.results, key=lambda result: -RANKS[result.state]))
+
+    @property
+    def most_significant_state(self) -> ServiceState:
+        """The worst state of all results; raises ValueError when there are none."""
+        return max(self.by_state, key=RANKS.__getitem__)
+
+
+class ReportSummary(nagiosplugin.Summary):
+    """Presents: the words of the status line."""
+
+    def __init__(self, spec: CheckSpec, resource: ProbeResource) -> None:
+        self.spec = spec
+        self.resource = resource
+
+    def ok(self, results: nagiosplugin.Results) -> str:
+        """The headline."""
+        return self._at(self.spec.headline(self._report))
+
+    def problem(self, results: nagiosplugin.Results) -> str:
+        """The worst result, and how many more there are."""
+        bad = [result for result in results if result.state is not Ok]
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        return self._at(f"{bad[0]}{more}")
+
+    def verbose(self, results: nagiosplugin.Results) -> list[str]:
+        """All results that are not OK, the worst first, with the hints of those that are findings."""
+        lines = []
+        for result in results:
+            if result.state is Ok:
+                continue
+            problem = result.metric.value if isinstance(result.metric.value, Problem) else None
+            label = f"{problem.code.value} at {problem.stage.value}" if problem else result.metric.name
+            lines.append(f"[{result.state}] {label}: {result}")
+            if problem:
+                lines.append(f"    hint: {problem.hint}")
+        return lines
+
+    @property
+    def _report(self) -> Report[Any]:
+        if self.resource.report is None:
+            raise RuntimeError("the check has not run")
+        return self.resource.report
+
+    def _at(self, words: str) -> str:
+        return f"{self._report.where}: {words}"
+
+
+def build(
+    spec: CheckSpec, options: TlsOptions, warning: Mapping[str, str], critical: Mapping[str, str]
+) -> tuple[nagiosplugin.Check, ProbeResource]:
+    """The check, not yet run, and its resource, which has the report afterwards. Ranges are texts by metric."""
+    resource = ProbeResource(spec, options, dict.fromkeys([*critical, *warning]))
+    contexts = [
+        MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric))
+        for known in spec.known_metrics
+    ]
+    check = nagiosplugin.Check(
+        resource,
+        *contexts,
+        ProblemContext("problem"),
+        MissingContext("missing"),
+        ReportSummary(spec, resource),
+        WorstFirst(),
+    )
+    return check, resource
+
+
+def parser(spec: CheckSpec) -> Parser:
+    """The command line of a check."""
+    made = Parser(
+        prog=f"check_mail_{spec.name}",
+        description=spec.description,
+        epilog="Exit codes: 0 OK, 1 WARNING (a flaw, or refused for now), 2 CRITICAL, 3 UNKNOWN (wrong options, --help,"
+        " --version, or a range for something that was not measured).",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    add_options(made, spec.options)
+    add_thresholds(made, spec.known_metrics)
+    group = made.add_argument_group("What to print")
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="Findings with hints, and facts; twice: the transcript of the conversation, too.",
+    )
+    group.add_argument("--json", action="store_true", help="Print the whole report as one JSON document instead.")
+    group.add_argument(
+        "-V", "--version", action="version", version=f"%(prog)s {__version__}", help="Print the version."
+    )
+    group.add_argument("-h", "--help", action="help", help="Print this help.")
+    return made
+
+
+def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
+    """Run a check as a command and exit with its state. `argv` is without the program's name."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code, output = _run(spec, arguments)
+    except Misuse as misuse:
+        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - {printable(str(misuse), limit=1000)}\n"
+    except Exception as error:  # our own bug, or a machine without memory or descriptors: one clean line
+        words = printable(f"{type(error).__name__}: {error}", limit=300)
+        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - internal error, please report it: {words}\n"
+    _write(output)
+    sys.exit(code)
+
+
+def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
+    given = parser(spec).parse_args(arguments)
+    options = to_options(spec.options, given)
+    warning, critical = to_ranges(given, (known.metric for known in spec.known_metrics))
+    for metric in TLS_METRICS:
+        if options.tls == "none" and metric in {**warning, **critical}:
+            raise Misuse(f"--tls: {metric} is only known with TLS: set it to starttls or implicit")
+    check, resource = build(spec, options, warning, critical)
+    try:
+        with _ended_after(options.timeout + OVERRUN_SECONDS):
+            check()
+    except Overrun:
+        words = f"{spec.name.upper()} CRITICAL - {options.host}: the run did not end in {options.timeout:g} s"
+        return int(Critical), f"{printable(words)}\n"
+    if resource.report is None:
+        raise RuntimeError("the check ended without a report")
+    if given.json:
+        return check.exitcode, as_json(check, resource.report)
+    return check.exitcode, as_text(check, resource.report, given.verbose)
+
+
+class Overrun(BaseException):
+    """The run did not end by itself; no `except Exception` on the way may swallow it."""
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """The net below the probe's own deadline: an alarm, for the main thread of a single command."""
+
+    def ring(*dummy: object) -> NoReturn:
+        raise Overrun
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _write(output: str) -> None:
+    """Print what a terminal of any encoding can show; a closed standard output must not change the exit code."""
+    try:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(output.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # What is still buffered would fail again when Python ends, and that makes exit code 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)

@@ -1,0 +1,1 @@
+"""What `mailprobe demo` needs: a mail host on loopback, good and broken services side by side."""

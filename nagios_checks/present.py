@@ -1,0 +1,89 @@
+"""What a check prints: the status line with performance data, details behind -v, the transcript behind -vv, or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import nagiosplugin
+from mailprobe.report import Report
+from mailprobe.text import printable
+
+# The words of a status line: what a pager, a ticket's title and a web page still show.
+MAX_STATUS = 500
+# Nagios 3 takes 4 KiB of output, Nagios 4 and Icinga 8 KiB and more; -vv is for people.
+MAX_OUTPUT = 4000
+MAX_TRANSCRIPT = 16000
+
+
+def as_text(check: nagiosplugin.Check, report: Report[Any], verbose: int) -> str:
+    """The status line; with `verbose` the findings, hints and facts, with 2 the transcript as well."""
+    status = printable(f"{check.name} {str(check.state).upper()} - {check.summary_str}", limit=MAX_STATUS)
+    lines = [f"{status} | {' '.join(check.perfdata)}"]
+    if verbose:
+        lines += [printable(line) for line in (*check.verbose_str, *_facts(report))]
+    if verbose > 1:
+        lines += [printable(line) for line in report.transcript]
+    return "\n".join(_shortened(lines, MAX_OUTPUT if verbose < 2 else MAX_TRANSCRIPT)) + "\n"
+
+
+def _shortened(lines: list[str], limit: int) -> list[str]:
+    """As many lines as go into `limit` characters, less what is left out of the middle, and a line that says so."""
+    if sum(len(line) + 1 for line in lines) <= limit:
+        return lines
+    tail = lines[-10:]
+    room = limit - sum(len(line) + 1 for line in tail) - 60
+    kept = []
+    for line in lines[:-10]:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    left_out = len(lines) - len(kept) - len(tail)
+    return [*(kept or lines[:1]), f"=== {left_out} lines left out, --json has them all", *tail]
+
+
+def _facts(report: Report[Any]) -> Iterator[str]:
+    if report.address:
+        yield f"address: {report.address}"
+    if report.tls.version:
+        verified = "verified" if report.tls.verified else f"not verified: {report.tls.verify_error or 'as asked for'}"
+        yield f"tls: {report.tls.version}, {report.tls.cipher}, certificate {verified}"
+    certificate = report.certificate
+    if certificate.subject is not None or certificate.names:
+        yield f"certificate: {certificate.subject}, issued by {certificate.issuer}"
+        yield f"certificate names: {', '.join(certificate.names) or 'none'}"
+        left = f"{certificate.days_left} days left"
+        yield f"certificate valid: {certificate.not_before} to {certificate.not_after}, {left}"
+        yield f"certificate key: {certificate.key_type or 'unknown'} {certificate.key_bits or ''}".rstrip()
+    for field in fields(report.facts):
+        yield from _fact(field.name.replace("_", " "), getattr(report.facts, field.name))
+    for note in report.notes:
+        yield f"note: {note}"
+
+
+def _fact(name: str, value: Any) -> Iterator[str]:
+    if value is None or value == []:
+        return
+    if not isinstance(value, list):
+        yield f"{name}: {value}"
+    elif isinstance(value[0], str):
+        yield f"{name}: {', '.join(value)}"
+    else:
+        for item in value:  # the answer to a command or about a recipient
+            asked = getattr(item, fields(item)[0].name)
+            yield f"{name}: {asked}: {item.code} {item.text}"
+
+
+def as_json(check: nagiosplugin.Check, report: Report[Any]) -> str:
+    """The whole report, its `state`, `summary` and performance data, as one line of JSON."""
+    document = {
+        "state": str(check.state),
+        "exit_code": check.exitcode,
+        "summary": printable(check.summary_str, limit=MAX_STATUS),
+        "perfdata": check.perfdata,
+        **report.to_dict(),
+    }
+    return json.dumps(document, allow_nan=False) + "\n"

@@ -1,0 +1,355 @@
+"""What every conversation has in common: one deadline, say, hear, start TLS, the stages, the transcript, the farewell.
+
+A dialect (`smtp.Smtp`) is a small subclass that knows how a reply looks and how to take leave. Whatever the server or
+the network does ends as a `Problem` in the report, never as an exception; `UsageError` and our own bugs are exceptions.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Callable, TypeVar
+
+from . import network, tls
+from .network import Deadline
+from .options import LoginOptions
+from .report import CERTIFICATE_CODES, Code, Problem, Report, Severity, Stage, Unfinished
+from .text import Blotter, decoded, printable
+
+# RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
+MAX_LINE = 8192
+# Everything a server may say in one conversation. A sane one needs 2 KiB; a flood must not fill the memory.
+MAX_SESSION = 1024 * 1024
+# A transcript is for people: what is longer is cut there (not for the parser).
+MAX_SHOWN = 500
+# Server's words inside a finding: the status line of a pager or a ticket has to hold them.
+MAX_WORDS = 200
+# The farewell must not cost the verdict, nor the rest of the time limit.
+FAREWELL_SECONDS = 1.0
+# What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
+FAREWELL_GRACE = 0.5
+CHUNK = 16384
+
+
+class Conversation:
+    """One connection to one server, held in lock-step: say a line, hear the answer.
+
+    Use as a context manager; leaving it says goodbye on every path on which the server can still hear it, and closes.
+    `inspecting` marks a second connection that only looks at what the first could not, a bad certificate above all.
+    """
+
+    def __init__(
+        self,
+        report: Report[Any],
+        options: LoginOptions,
+        deadline: Deadline,
+        context: ssl.SSLContext | None,
+        *,
+        inspecting: bool = False,
+    ) -> None:
+        self.report = report
+        self.options = options
+        self.inspecting = inspecting
+        self.our_turn = False
+        """Whether the server waits for us: only then may we speak, be it to say goodbye."""
+        self.awaited = "the connection"
+        """What we wait for, in the words of a finding."""
+        self.peer: tls.Peer | None = None
+        """The server's certificate, once there is TLS."""
+        self._deadline = deadline
+        self._context = context
+        self._blot = Blotter(options.secrets)
+        self._sock: socket.socket | None = None
+        self._buffer = bytearray()
+        self._heard = 0
+        self._stage = Stage.CONNECT
+        self._judged = frozenset(report.timings)
+
+    # What a dialect defines.
+
+    def farewell(self) -> None:
+        """Take leave: QUIT or LOGOUT and its answer."""
+        raise NotImplementedError
+
+    def interrupted(self, line: str) -> Unfinished:
+        """The finding for a line that the server said without having been asked."""
+        return Unfinished(Code.UNEXPECTED_REPLY, f"the server spoke without being asked: {quoted(line)}")
+
+    # Beginning and end.
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            if isinstance(error, Unfinished):
+                self.problem(error.code, error.words, error.severity)
+            if self.our_turn and (error is None or isinstance(error, Unfinished)):
+                self._take_leave()
+        finally:
+            self._close()
+        return isinstance(error, Unfinished)
+
+    def connect(self) -> None:
+        """Connect, and begin TLS when the mode is `implicit`."""
+        if self.options.is_socket:
+            with self.stage(Stage.CONNECT):
+                self._sock = network.connect_unix(self.options.host, self._deadline)
+                self._note(f"connected to {self.options.host}")
+        else:
+            # A second connection goes to the very address that the first one found.
+            host = self.report.address or self.options.hostname
+            with self.stage(Stage.RESOLVE):
+                candidates = network.resolve(host, self.report.port or 0, self.options.family, self._deadline)
+            with self.stage(Stage.CONNECT):
+                self._sock, self.report.address = network.connect(candidates, self._deadline, self._note)
+        if self.options.tls == "implicit":
+            with self.stage(Stage.TLS):
+                self.start_tls()
+        self.awaited = "the greeting"
+
+    def _take_leave(self) -> None:
+        # The farewell has a time limit of its own: a short one, and never much behind the run's.
+        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
+        self._deadline = Deadline(max(left, 0.0))
+        try:
+            with self.stage(Stage.QUIT):
+                self.farewell()
+        except Unfinished as unfinished:
+            if unfinished.code is Code.UNEXPECTED_REPLY:
+                self.problem(unfinished.code, unfinished.words)
+            else:
+                self.report.notes.append(f"the farewell failed: {unfinished.words}")
+                self._note(self.report.notes[-1])
+
+    def _close(self) -> None:
+        if self._sock is None:
+            return
+        if isinstance(self._sock, ssl.SSLSocket) and self.our_turn:
+            try:
+                # RFC 8446 6.1: say that nothing more will come, but do not wait for the same from the server.
+                self._sock.settimeout(0)
+                self._sock.unwrap()
+            except (OSError, ValueError):
+                pass  # It has gone already, or waits for its part: nothing that matters after the farewell.
+        self._sock.close()
+        self._sock = None
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """A step of the conversation: timed, naming the problems found in it, and explaining what ends it."""
+        self._stage = stage
+        started = time.monotonic()
+        try:
+            yield
+        except OSError as error:
+            raise network.explain(error, self.awaited, self._deadline) from error
+        finally:
+            if stage not in self._judged:
+                spent = time.monotonic() - started
+                self.report.timings[stage] = self.report.timings.get(stage, 0.0) + spent
+
+    def problem(self, code: Code, words: str, severity: Severity = Severity.FAILURE) -> None:
+        """Note a finding of the present stage and go on."""
+        words = printable(words)
+        if self._stage in self._judged:
+            # The first connection came through here: what befalls the second is no finding about the service.
+            self._note(f"the second connection: {words}")
+            return
+        self.report.transcript.append(f"*** {words}")
+        self.report.problems.append(Problem(code, self._stage, words, severity))
+
+    def _note(self, words: str) -> None:
+        self.report.transcript.append(f"=== {printable(words)}")
+
+    # Speaking and listening.
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS has begun."""
+        return isinstance(self._sock, ssl.SSLSocket)
+
+    def own_address(self) -> str | None:
+        """Our IP address in this connection; None for a Unix socket."""
+        if self._sock is None or self._sock.family == socket.AF_UNIX:
+            return None
+        return str(self._sock.getsockname()[0]).partition("%")[0]
+
+    def say(self, line: str, shown: str | None = None) -> None:
+        """Send one line; `shown` is what the transcript has in place of a line with a secret."""
+        # Options were checked when they were read; this is the last gate in front of the wire.
+        if any(character in line for character in "\r\n\0"):
+            raise ValueError(f"a line may hold no CR, LF or NUL: {self._blot(line)!r}")
+        shown = self._blot(line) if shown is None else shown
+        self.send(line.encode() + b"\r\n", [shown])
+        self.awaited = f"the reply to {printable(shown, limit=60)}"
+
+    def send(self, data: bytes, shown: list[str]) -> None:
+        """Send octets, within the deadline even when the server stops reading; `shown` are their transcript's lines."""
+        self._hear_nothing(shown[0])
+        for line in shown:
+            self._show(" ~> " if self.encrypted else " -> ", line)
+        self.our_turn = False
+        # One buffer a command: on loopback, many small writes cost 40 ms each (Nagle and delayed acknowledgement).
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._timed().send(rest) :]
+
+    def hear(self) -> str:
+        """The next line of the server's, without its end, made inert and without our secrets."""
+        line = self._blot(decoded(self._read_line()))
+        self._show("<~  " if self.encrypted else "<-  ", line)
+        return printable(line)
+
+    def _show(self, mark: str, line: str) -> None:
+        self.report.transcript.append(mark + printable(line, limit=MAX_SHOWN))
+
+    def _read_line(self) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > MAX_LINE:
+                raise Unfinished(Code.REPLY_TOO_LONG, f"a line of more than {MAX_LINE} octets in {self.awaited}")
+            if not self._receive():
+                raise self._closed()
+        if end > MAX_LINE:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"a line of more than {MAX_LINE} octets in {self.awaited}")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def _closed(self) -> Unfinished:
+        words = f"the server closed the connection, waiting for {self.awaited}"
+        if self._buffer:
+            words += f"; its last words were {quoted(self._blot(decoded(bytes(self._buffer))))}"
+        return Unfinished(Code.CONNECTION_CLOSED, words)
+
+    def _receive(self) -> bool:
+        """Read what has come, or wait for it; False at the end of the stream."""
+        data = self._timed().recv(CHUNK)
+        self._count(data)
+        return bool(data)
+
+    def _count(self, data: bytes) -> None:
+        self._heard += len(data)
+        if self._heard > MAX_SESSION:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"more than {MAX_SESSION} octets in one conversation")
+        self._buffer += data
+
+    def _timed(self) -> socket.socket:
+        sock = self._sock
+        if sock is None:
+            raise RuntimeError("not connected")
+        sock.settimeout(self._deadline.remaining())
+        return sock
+
+    def _hear_nothing(self, before: str) -> None:
+        """Make sure that the server is silent before we speak: replies are strictly paired with commands."""
+        alive = self._peek()
+        if alive and not self._buffer:
+            return
+        self.our_turn = False
+        if not self._buffer:
+            raise Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection before our {before[:60]}")
+        if b"\n" in self._buffer:
+            raise self.interrupted(self.hear())
+        raise self.interrupted(self._blot(decoded(bytes(self._buffer))))
+
+    def _peek(self) -> bool:
+        """Read what has come already without waiting for more; False at the end of the stream."""
+        sock = self._timed()
+        sock.settimeout(0)
+        try:
+            data = sock.recv(CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return True
+        self._count(data)
+        return bool(data)
+
+    # TLS.
+
+    def start_tls(self) -> None:
+        """The handshake; afterwards the report has the facts of the session. Raises `Unfinished`."""
+        turn, self.our_turn = self.our_turn, False
+        alive = self._peek()
+        if self._buffer:
+            raise self._injected()
+        self.awaited = "the TLS handshake"
+        if not alive:
+            raise Unfinished(Code.TLS_HANDSHAKE_FAILED, "the server closed the connection before the TLS handshake")
+        self._sock = self._handshake()
+        session = self.report.tls
+        session.version = self._sock.version()
+        name, dummy, session.cipher_bits = self._sock.cipher() or (None, None, None)
+        session.cipher = name
+        session.verified = self._sock.context.verify_mode is ssl.CERT_REQUIRED
+        self.peer = tls.Peer(self._sock.getpeercert(binary_form=True) or b"", self._sock.getpeercert() or {})
+        trust = "verified" if session.verified else "not verified"
+        self._note(f"TLS: {session.version}, {session.cipher}, certificate {trust}")
+        self.our_turn = turn
+
+    def _injected(self) -> Unfinished:
+        words = quoted(self._blot(decoded(bytes(self._buffer))))
+        if self.options.tls == "implicit":
+            return Unfinished(
+                Code.TLS_HANDSHAKE_FAILED, f"the server speaks plain text, not TLS, on this port: {words}"
+            )
+        return Unfinished(Code.STARTTLS_INJECTION, f"plain text behind the go-ahead for TLS: {words}")
+
+    def _handshake(self) -> ssl.SSLSocket:
+        if self._context is None:
+            raise RuntimeError("no TLS context: the mode is none")
+        sock = self._context.wrap_socket(
+            self._timed(), server_hostname=self.options.server_name, do_handshake_on_connect=False
+        )
+        # The plain socket has given its descriptor away: from here on this one is to be closed.
+        self._sock = sock
+        try:
+            sock.do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            self.report.tls.verify_error = tls.reason(error)
+            raise
+        except socket.timeout:
+            raise
+        except (ssl.SSLEOFError, ConnectionError) as error:
+            ended = "reset" if isinstance(error, ConnectionResetError) else "closed"
+            raise Unfinished(
+                Code.TLS_HANDSHAKE_FAILED, f"the server {ended} the connection during the TLS handshake"
+            ) from error
+        except ssl.SSLError as error:
+            spoke = "" if error.reason not in tls.NOT_TLS else "; what the server sent is not TLS"
+            raise Unfinished(Code.TLS_HANDSHAKE_FAILED, f"TLS handshake failed: {tls.reason(error)}{spoke}") from error
+        return sock
+
+
+C = TypeVar("C", bound=Conversation)
+
+
+def quoted(words: str) -> str:
+    """A server's words inside a finding: clean, cut, and seen to be somebody else's."""
+    return f"'{printable(words.strip(), limit=MAX_WORDS)}'"
+
+
+def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Callable[[C], None]) -> None:
+    """Hold a conversation within one deadline, and fill the report.
+
+    When the certificate was the obstacle, a second connection that accepts it collects its facts, and what else can be
+    learned without a login. Raises `UsageError` before anything is connected when an option cannot be used.
+    """
+    context = None if options.tls == "none" else tls.context(options.validate_certs, options.ca_file)
+    started = time.monotonic()
+    deadline = Deadline(options.timeout)
+    with dialect(report, options, deadline, context) as conversation:
+        talk(conversation)
+    if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and deadline.left() > 0:
+        report.transcript.append("=== a second connection, without verification, to read the certificate")
+        with dialect(report, options, deadline, tls.context(False, None), inspecting=True) as conversation:
+            talk(conversation)
+    report.elapsed = time.monotonic() - started
+    # Last, since reading a certificate costs time (80 ms to import cryptography) that is not the server's.
+    if conversation.peer is not None:
+        report.certificate = tls.certificate(conversation.peer, report.notes)

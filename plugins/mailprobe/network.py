@@ -1,0 +1,189 @@
+"""From a name to a connected socket, inside one deadline; and what the network's errors mean."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import Any, Callable
+
+from . import tls
+from .report import Code, Unfinished
+
+FAMILIES = {"any": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+# A name with more addresses than this is tried no further; the report would be unreadable.
+MAX_ADDRESSES = 16
+
+# What the resolver's answers mean (RFC 3493 6.1; EAI_NODATA and EAI_ADDRFAMILY are glibc's and not everywhere).
+_NO_ADDRESS = {getattr(socket, name) for name in ("EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)}
+
+_NO_ROUTE = {
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENETDOWN,
+    errno.EADDRNOTAVAIL,
+    errno.EAFNOSUPPORT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINVAL,
+}
+
+
+class Deadline:
+    """The one time limit of a run; asked anew before every read and write, so that no dripping server stretches it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, negative when it has passed."""
+        return self._end - time.monotonic()
+
+    def remaining(self) -> float:
+        """Seconds left for the next step; raises `socket.timeout` when there are none."""
+        left = self.left()
+        if left <= 0:
+            # TimeoutError is what it is called from Python 3.10 on, but on 3.9 the two are different.
+            raise socket.timeout("the time limit has passed")
+        return left
+
+
+class Candidate:
+    """One address to try, as `getaddrinfo` gave it."""
+
+    def __init__(self, family: int, sockaddr: Any) -> None:
+        self.family = family
+        self.sockaddr = sockaddr
+
+    @property
+    def ip(self) -> str:
+        """The IP address as text."""
+        return str(self.sockaddr[0])
+
+    def __str__(self) -> str:
+        return f"{self.ip} port {self.sockaddr[1]}"
+
+
+def resolve(host: str, port: int, family: str, deadline: Deadline) -> list[Candidate]:
+    """All addresses of `host`, in the order of the system's resolver (RFC 6724). Raises `Unfinished`."""
+    try:
+        found = socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = _look_up(host, port, family, deadline)
+    return [Candidate(answer[0], answer[4]) for answer in found[:MAX_ADDRESSES]]
+
+
+def _look_up(host: str, port: int, family: str, deadline: Deadline) -> list[Any]:
+    """`getaddrinfo` in a thread of its own, since it knows no time limit."""
+    answers: SimpleQueue[Any] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_STREAM))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    try:
+        answer = answers.get(timeout=deadline.remaining())
+    except Empty:
+        raise Unfinished(
+            Code.RESOLVER_FAILED, f"no answer from the resolver to the question for {host} in {deadline.seconds:g} s"
+        ) from None
+    if isinstance(answer, socket.gaierror):
+        raise _unresolved(answer, host, family)
+    if isinstance(answer, Exception):
+        raise answer
+    found: list[Any] = answer
+    return found
+
+
+def _unresolved(error: socket.gaierror, host: str, family: str) -> Unfinished:
+    if error.errno in _NO_ADDRESS:
+        kind = {"any": "address", "ipv4": "IPv4 address", "ipv6": "IPv6 address"}[family]
+        return Unfinished(Code.NO_ADDRESS, f"{host} has no {kind}: {error.strerror}")
+    if error.errno == socket.EAI_NONAME:
+        return Unfinished(Code.NAME_UNKNOWN, f"no such name: {host} ({error.strerror})")
+    return Unfinished(Code.RESOLVER_FAILED, f"the resolver could not answer for {host}: {error.strerror}")
+
+
+def connect(candidates: list[Candidate], deadline: Deadline, note: Callable[[str], None]) -> tuple[socket.socket, str]:
+    """The first address that accepts, as a socket and the address; each gets a fair share of the time that is left.
+
+    `note` hears of every try. Raises `Unfinished` with what all of them said.
+    """
+    failures: list[Unfinished] = []
+    for place, candidate in enumerate(candidates):
+        share = deadline.remaining() / (len(candidates) - place)
+        try:
+            sock = _open(candidate.family, candidate.sockaddr, share)
+        except OSError as error:
+            failure = _unconnected(error, candidate, share)
+            note(failure.words)
+            failures.append(failure)
+        else:
+            note(f"connected to {candidate}")
+            return sock, candidate.ip
+    # A family that this host has no route for tells less than what the other one said.
+    telling = next((failure for failure in failures if failure.code is not Code.NO_ROUTE), failures[0])
+    raise Unfinished(telling.code, "; ".join(dict.fromkeys(failure.words for failure in failures)))
+
+
+def connect_unix(path: str, deadline: Deadline) -> socket.socket:
+    """A socket connected to the Unix socket `path`. Raises `Unfinished`."""
+    try:
+        return _open(socket.AF_UNIX, path, deadline.remaining())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Unfinished(Code.SOCKET_MISSING, f"{path}: {error.strerror}") from None
+    except PermissionError as error:
+        raise Unfinished(Code.SOCKET_DENIED, f"{path}: {error.strerror}") from None
+    except ConnectionRefusedError:
+        raise Unfinished(Code.CONNECTION_REFUSED, f"connection refused: nobody listens on {path}") from None
+    except BlockingIOError:
+        # connect(2): the backlog of the listener is full, and a socket with a time limit does not block on that.
+        raise Unfinished(Code.TIMEOUT, f"{path} does not take connections: its queue is full") from None
+
+
+def _open(family: int, sockaddr: Any, seconds: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unconnected(error: OSError, candidate: Candidate, seconds: float) -> Unfinished:
+    if isinstance(error, socket.timeout) or error.errno == errno.ETIMEDOUT:
+        return Unfinished(Code.TIMEOUT, f"no answer from {candidate} in {seconds:.3g} s")
+    if isinstance(error, ConnectionRefusedError):
+        return Unfinished(Code.CONNECTION_REFUSED, f"connection refused by {candidate}")
+    if isinstance(error, ConnectionResetError):
+        return Unfinished(Code.CONNECTION_RESET, f"connection reset by {candidate} at once")
+    if error.errno in _NO_ROUTE:
+        return Unfinished(Code.NO_ROUTE, f"no route to {candidate}: {error.strerror}")
+    raise error
+
+
+def explain(error: OSError, awaited: str, deadline: Deadline) -> Unfinished:
+    """What an error in mid-conversation means, `awaited` being what we waited for. Raises what is our own trouble."""
+    if isinstance(error, socket.timeout) or error.errno == errno.ETIMEDOUT:
+        return Unfinished(Code.TIMEOUT, f"no answer in {deadline.seconds:g} s, waiting for {awaited}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unfinished(tls.fault(error), f"certificate not accepted: {tls.reason(error)}")
+    if isinstance(error, ssl.SSLError):
+        return Unfinished(Code.TLS_FAILED, f"TLS broke, waiting for {awaited}: {tls.reason(error)}")
+    if isinstance(error, ConnectionResetError):
+        return Unfinished(Code.CONNECTION_RESET, f"the connection was reset, waiting for {awaited}")
+    if isinstance(error, (BrokenPipeError, ConnectionAbortedError)):
+        return Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection, waiting for {awaited}")
+    if error.errno in _NO_ROUTE:
+        return Unfinished(Code.NO_ROUTE, f"the way to the server broke off, waiting for {awaited}: {error.strerror}")
+    raise error

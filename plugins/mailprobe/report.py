@@ -1,0 +1,280 @@
+"""What a probe found: stages, finding codes and their hints, and the one report that every front end reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+
+class Stage(str, Enum):
+    """The steps of a conversation, in the words of all protocols; `timings` and the metrics are named after them."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    GREETING = "greeting"
+    CAPABILITIES = "capabilities"
+    TLS = "tls"
+    AUTH = "auth"
+    COMMAND = "command"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    RESET = "reset"
+    QUIT = "quit"
+
+
+class Severity(str, Enum):
+    """How much a finding weighs; the alarm state is a front end's affair."""
+
+    FAILURE = "failure"
+    """Something that the options asked for did not work."""
+    TEMPORARY = "temporary"
+    """It did not work now, and the server asks to come again later (4xx)."""
+    FLAW = "flaw"
+    """It worked, but should not stay so."""
+
+
+class Code(str, Enum):
+    """The stable public words for what can be found; once released, a word stays."""
+
+    NAME_UNKNOWN = "name-unknown"
+    NO_ADDRESS = "no-address"
+    RESOLVER_FAILED = "resolver-failed"
+    CONNECTION_REFUSED = "connection-refused"
+    NO_ROUTE = "no-route"
+    SOCKET_MISSING = "socket-missing"
+    SOCKET_DENIED = "socket-denied"
+    TIMEOUT = "timeout"
+    CONNECTION_CLOSED = "connection-closed"
+    CONNECTION_RESET = "connection-reset"
+    WRONG_PROTOCOL = "wrong-protocol"
+    MALFORMED_REPLY = "malformed-reply"
+    UNEXPECTED_REPLY = "unexpected-reply"
+    REPLY_TOO_LONG = "reply-too-long"
+    BUSY = "busy"
+    RATE_LIMITED = "rate-limited"
+    GREETING_REFUSED = "greeting-refused"
+    GREETING_DEFERRED = "greeting-deferred"
+    GREETING_UNEXPECTED = "greeting-unexpected"
+    HELLO_REFUSED = "hello-refused"
+    HELLO_DEFERRED = "hello-deferred"
+    STARTTLS_NOT_OFFERED = "starttls-not-offered"
+    STARTTLS_REFUSED = "starttls-refused"
+    STARTTLS_DEFERRED = "starttls-deferred"
+    STARTTLS_INJECTION = "starttls-injection"
+    TLS_HANDSHAKE_FAILED = "tls-handshake-failed"
+    TLS_FAILED = "tls-failed"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_UNKNOWN_ISSUER = "certificate-unknown-issuer"
+    CERTIFICATE_WRONG_NAME = "certificate-wrong-name"
+    CERTIFICATE_INVALID = "certificate-invalid"
+    AUTH_NOT_OFFERED = "auth-not-offered"
+    MECHANISM_NOT_OFFERED = "mechanism-not-offered"
+    MECHANISM_UNAVAILABLE = "mechanism-unavailable"
+    AUTH_REJECTED = "auth-rejected"
+    AUTH_DEFERRED = "auth-deferred"
+    COMMAND_UNEXPECTED_REPLY = "command-unexpected-reply"
+    SENDER_REFUSED = "sender-refused"
+    SENDER_DEFERRED = "sender-deferred"
+    RECIPIENT_REFUSED = "recipient-refused"
+    RECIPIENT_DEFERRED = "recipient-deferred"
+    MESSAGE_REFUSED = "message-refused"
+    MESSAGE_DEFERRED = "message-deferred"
+
+
+CERTIFICATE_CODES = frozenset(code for code in Code if code.value.startswith("certificate-"))
+
+HINTS: Mapping[Code, str] = {
+    Code.NAME_UNKNOWN: "DNS: there is no such name. Check the spelling, and the zone if the name is new.",
+    Code.NO_ADDRESS: "DNS: the name is there, but without an address of the kind asked for. Look for its A and AAAA"
+    " records, and at -4 and -6 (family).",
+    Code.RESOLVER_FAILED: "DNS: the resolver gave no answer, so nothing is known of the name or the server. Look at"
+    " /etc/resolv.conf and the name servers of the host that runs this check.",
+    Code.CONNECTION_REFUSED: "Nothing listens on that port, or a firewall rejects. Is the service running, on this"
+    " address and this port?",
+    Code.NO_ROUTE: "The network of the host that runs this check has no way there, or a firewall forbids it. Look at"
+    " its routes, at IPv6 if that is the address used, and at the firewalls.",
+    Code.SOCKET_MISSING: "There is no such Unix socket. Is the service running, and is the path the one it is told to"
+    " use (not the one inside its chroot)?",
+    Code.SOCKET_DENIED: "The user who runs this check may not use the Unix socket. Look at the mode and owner of the"
+    " socket and its directories.",
+    Code.TIMEOUT: "At connect: a firewall that drops, or a host that is down. At the greeting: an overloaded server,"
+    " its slow DNS or block list look-ups, or a port that waits for TLS (tls: implicit). Later: what the server"
+    " asks at that step (accounts, policy, disk).",
+    Code.CONNECTION_CLOSED: "The server hung up without a word. Its log says why; think of a connection limit, a block"
+    " list, a crash, and of a proxy or firewall in between.",
+    Code.CONNECTION_RESET: "The connection was broken off. Think of a crash, a connection limit, or a firewall that"
+    " cuts connections; the server's log tells which.",
+    Code.WRONG_PROTOCOL: "Another service answers on this port. Check the port, and the protocol that listens there.",
+    Code.MALFORMED_REPLY: "This is not what the protocol allows. Think of a broken server, or of a proxy or firewall"
+    " that rewrites the conversation.",
+    Code.UNEXPECTED_REPLY: "The reply does not belong to the command, so nothing after it can be trusted. Think of a"
+    " proxy in between, or of somebody who injects.",
+    Code.REPLY_TOO_LONG: "No sane server says that much; the probe stopped listening.",
+    Code.BUSY: "The server has no time for us just now or is shutting down. If it stays so: its load, its connection"
+    " limits, its disk.",
+    Code.RATE_LIMITED: "The server limits how often we may come. Probe less often, or exempt the monitoring host.",
+    Code.GREETING_REFUSED: "The server does not talk to the host that runs this check. Look at its access lists and at"
+    " block lists for our address.",
+    Code.GREETING_DEFERRED: "The server does not talk to us for now. Its log says why.",
+    Code.GREETING_UNEXPECTED: "Another server than expected answers, or its banner was changed (expect).",
+    Code.HELLO_REFUSED: "The server does not accept the name we say hello with, or our address; see helo.",
+    Code.HELLO_DEFERRED: "The server could not check the name we say hello with for now; see helo, and its DNS.",
+    Code.STARTTLS_NOT_OFFERED: "TLS is not set up on this port, or something in between takes the offer out"
+    " (stripping). Some servers offer it to chosen clients only.",
+    Code.STARTTLS_REFUSED: "STARTTLS is offered but does not work: look at the server's certificate and key files.",
+    Code.STARTTLS_DEFERRED: "The server cannot do TLS for now (RFC 3207: 454): look at its TLS configuration and log.",
+    Code.STARTTLS_INJECTION: "Plain text came behind the go-ahead for TLS: a broken server, or somebody in between who"
+    " injects replies (CVE-2021-22947 and its kin).",
+    Code.TLS_HANDSHAKE_FAILED: "Client and server found no common way: protocol version, cipher, certificate type; or"
+    " the port does not speak TLS from the first byte (tls: starttls).",
+    Code.TLS_FAILED: "TLS broke after the handshake; a client certificate that is asked for shows up here, too.",
+    Code.CERTIFICATE_EXPIRED: "Renew the certificate; if that was done, reload the service, it still uses the old one.",
+    Code.CERTIFICATE_NOT_YET_VALID: "The certificate begins later. Check the clocks of server and monitoring host.",
+    Code.CERTIFICATE_UNKNOWN_ISSUER: "Nobody we trust signed it: self-signed, a private authority (ca_file), or the"
+    " server does not send its intermediate certificates.",
+    Code.CERTIFICATE_WRONG_NAME: "The certificate is for other names. Another one is configured here, or the host is"
+    " known by another name (tls_server_name).",
+    Code.CERTIFICATE_INVALID: "OpenSSL does not accept the certificate for the reason given.",
+    Code.AUTH_NOT_OFFERED: "The server offers no login here. Is this the submission port, and is login allowed in this"
+    " TLS mode?",
+    Code.MECHANISM_NOT_OFFERED: "The server offers login, but by none of the mechanisms wanted (mechanism).",
+    Code.MECHANISM_UNAVAILABLE: "The Python that runs the probe cannot compute this mechanism (FIPS mode, for one).",
+    Code.AUTH_REJECTED: "Wrong user name or password, or the account is closed. The probe tries once only, so that it"
+    " locks nobody out.",
+    Code.AUTH_DEFERRED: "The server could not check the password for now: look at its account database (LDAP, SQL,"
+    " the socket of the authentication service).",
+    Code.COMMAND_UNEXPECTED_REPLY: "The reply to the extra command is not what the response asked for.",
+    Code.SENDER_REFUSED: "The server does not take mail from this sender: a policy, a block list, or a login that is"
+    " needed first.",
+    Code.SENDER_DEFERRED: "The server takes no mail from this sender for now: disk space, DNS, policy service.",
+    Code.RECIPIENT_REFUSED: "No such user, relaying denied, or a policy: the server's words and its enhanced status"
+    " code (RFC 3463) say which.",
+    Code.RECIPIENT_DEFERRED: "Greylisting, a full mailbox or a look-up that failed; if it stays so, look into the"
+    " server's log.",
+    Code.MESSAGE_REFUSED: "The envelope was fine, the message was not: a content filter, a size limit, a quota.",
+    Code.MESSAGE_DEFERRED: "The message was not taken for now: disk space, a filter (milter) that is down, a quota.",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding. `message` has the server's own words, cleaned; `hint` says where to look."""
+
+    code: Code
+    stage: Stage
+    message: str
+    severity: Severity = Severity.FAILURE
+
+    @property
+    def hint(self) -> str:
+        """Where to look; from the one table of hints."""
+        return HINTS[self.code]
+
+    def to_dict(self) -> dict[str, str]:
+        """The five words of a finding as plain strings."""
+        return {
+            "code": self.code.value,
+            "stage": self.stage.value,
+            "severity": self.severity.value,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@dataclass
+class Tls:
+    """The TLS session: `verified` is true when chain and name were checked and found good, else `verify_error` may say
+    why not. `version` as `TLSv1.3`, `cipher` in OpenSSL's words, `cipher_bits` its strength.
+    """
+
+    version: str | None = None
+    cipher: str | None = None
+    cipher_bits: int | None = None
+    verified: bool = False
+    verify_error: str | None = None
+
+
+@dataclass
+class Certificate:
+    """The server's certificate. Names are RFC 4514 strings, times ISO 8601 in UTC, `names` the subject alternative
+    names (`DNS` names, addresses, in the order of the certificate), `days_left` whole days rounded down, negative when
+    it expired. What is not known is None.
+    """
+
+    subject: str | None = None
+    issuer: str | None = None
+    names: list[str] = field(default_factory=list)
+    not_before: str | None = None
+    not_after: str | None = None
+    days_left: int | None = None
+    key_type: str | None = None
+    key_bits: int | None = None
+
+
+@dataclass
+class Facts:
+    """The root of each protocol's own facts: plain values and lists, neutral where unknown."""
+
+
+F = TypeVar("F", bound=Facts)
+
+
+class Unfinished(Exception):
+    """Ends a conversation when there is no going on: the finding that says why. Never leaves the core."""
+
+    def __init__(self, code: Code, words: str, severity: Severity = Severity.FAILURE) -> None:
+        super().__init__(code, words)
+        self.code = code
+        self.words = words
+        self.severity = severity
+
+
+@dataclass
+class Report(Generic[F]):
+    """All that one run of a probe found; filled as the conversation proceeds, so that it is worth reading whenever it
+    ends. Times are seconds. `port` is None for a Unix socket, `address` the IP address that was talked to.
+    """
+
+    protocol: str
+    host: str
+    port: int | None
+    facts: F
+    address: str | None = None
+    elapsed: float = 0.0
+    timings: dict[Stage, float] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tls: Tls = field(default_factory=Tls)
+    certificate: Certificate = field(default_factory=Certificate)
+    transcript: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The place as people write it: `mx.example.org:25`, `[2001:db8::1]:25`, `/run/lmtp`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain JSON types; every key is always there, null, false or empty where unknown."""
+        return {
+            "protocol": self.protocol,
+            "host": self.host,
+            "port": self.port,
+            "address": self.address,
+            "elapsed": round(self.elapsed, 6),
+            "timings": {stage.value: _rounded(self.timings.get(stage)) for stage in Stage},
+            "problems": [problem.to_dict() for problem in self.problems],
+            "notes": list(self.notes),
+            "tls": asdict(self.tls),
+            "certificate": asdict(self.certificate),
+            "facts": asdict(self.facts),
+            "transcript": list(self.transcript),
+        }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
