@@ -1,0 +1,79 @@
+"""Run a command as a monitoring system does, and see what it printed, how it ended, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# A run that does not end by itself is killed after its own time limit and this much, and that is a failure.
+WATCHDOG_SECONDS = 20
+
+# The Monitoring Plugins' guidelines: 'label'=value[UOM];[warn];[crit];[min];[max]
+PERFDATUM = re.compile(r"[a-z_]+=-?[0-9]+(\.[0-9]+)?(s|B|%|c)?(;[^; ]*){0,4}")
+STATES = ("ok", "warning", "critical", "unknown")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: `peak_mib` is the most memory that the process ever had."""
+
+    code: int
+    output: str
+    errors: str
+    seconds: float
+    peak_mib: float
+
+    @property
+    def state(self) -> str:
+        return STATES[self.code]
+
+    @property
+    def first_line(self) -> str:
+        return self.output.partition("\n")[0]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.output)
+
+    def perfdata(self) -> dict[str, str]:
+        """The performance data of the first line, by label; fails when it does not follow the grammar."""
+        text, bar, data = self.first_line.partition(" | ")
+        assert bar, f"no performance data in {self.first_line!r}"
+        found = data.split(" ")
+        assert all(PERFDATUM.fullmatch(datum) for datum in found), data
+        return dict(datum.split("=", 1) for datum in found)
+
+
+def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
+    """Run a command to its end."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+        )
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - started > WATCHDOG_SECONDS:
+                process.kill()
+            time.sleep(0.005)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        output.seek(0)
+        errors.seek(0)
+        return Outcome(process.returncode, output.read(), errors.read(), seconds, usage.ru_maxrss / 1024)
+
+
+def check_smtp(*arguments: object, env: dict[str, str] | None = None) -> Outcome:
+    """Run check_mail_smtp with the Python of the tests, from the source tree or wherever it is installed."""
+    return run([sys.executable, "-m", "nagios_checks.smtp", *map(str, arguments)], env)

@@ -1,0 +1,54 @@
+"""The servers as fixtures, each started when the first test asks for it and stopped at the end of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+from . import Server
+from .certificates import CertificateAuthority
+from .dovecot import Dovecot
+from .exim import Exim
+from .postfix import Postfix
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """Start a server for the rest of the session, or skip the tests of one that this machine does not have."""
+    reason = server.missing()
+    if reason:
+        pytest.skip(reason)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def ca() -> Iterator[CertificateAuthority]:
+    """The issuer of the servers' certificates; `ca.issue()` gives more of them."""
+    authority = CertificateAuthority()
+    yield authority
+    authority.remove()
+
+
+@pytest.fixture(scope="session")
+def dovecot(ca: CertificateAuthority) -> Iterator[Dovecot]:
+    """Dovecot on loopback."""
+    yield from running(Dovecot(ca))
+
+
+@pytest.fixture(scope="session")
+def postfix(ca: CertificateAuthority, dovecot: Dovecot) -> Iterator[Postfix]:
+    """Postfix on loopback."""
+    yield from running(Postfix(ca, dovecot.auth_socket))
+
+
+@pytest.fixture(scope="session")
+def exim(ca: CertificateAuthority) -> Iterator[Exim]:
+    """Exim on loopback."""
+    yield from running(Exim(ca))

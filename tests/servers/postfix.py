@@ -1,0 +1,187 @@
+"""A Postfix with one smtpd service for each behaviour that a probe should know."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import DOMAIN, MAILBOXES, SEARCH_PATH, Server, loopback_addresses, wait_until
+from .certificates import CertificateAuthority
+
+OFFER_TLS = {"smtpd_tls_security_level": "may"}
+LOGIN = {
+    "smtpd_sasl_auth_enable": "yes",
+    "smtpd_tls_auth_only": "yes",
+    "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+}
+
+# What each service has beyond MAIN, as options of its line in master.cf.
+SERVICES: dict[str, dict[str, str]] = {
+    "plain": {},
+    "starttls": OFFER_TLS,
+    "implicit": {"smtpd_tls_wrappermode": "yes"},
+    "submission": {"smtpd_tls_security_level": "encrypt", **LOGIN},
+    "submissions": {"smtpd_tls_wrappermode": "yes", **LOGIN},
+    "plaintext_auth": {**LOGIN, "smtpd_tls_auth_only": "no"},
+    # These have bad certificates, made below; whoever else speaks TLS has a good one.
+    "expired": OFFER_TLS,
+    "wrong_name": OFFER_TLS,
+    "unknown_issuer": OFFER_TLS,
+    "selfsigned": OFFER_TLS,
+    # At the restrictions of the sender nothing has been refused as relaying or unknown yet, so it's every recipient.
+    "refusing": {"smtpd_sender_restrictions": "check_recipient_access static:{550 5.7.1 Not welcome here}"},
+    "deferring": {"smtpd_sender_restrictions": "check_recipient_access static:{450 4.7.1 Greylisted, come back later}"},
+    # No file system has that much room, so MAIL FROM is answered with 452 4.3.1.
+    "full": {"queue_minfree": str(2**60)},
+    # Without the delay the client is judged before the greeting, which becomes the answer.
+    "busy": {
+        "smtpd_client_restrictions": "check_client_access static:{421 4.3.2 All server ports are busy}",
+        "smtpd_delay_reject": "no",
+    },
+    "rejecting": {"smtpd_client_restrictions": "reject", "smtpd_delay_reject": "no"},
+}
+
+# Also reached by a Unix socket: like `plain`.
+SOCKET_SERVICE = "smtpd-socket"
+
+# name, type, private, chroot, process limit, command; neither smtp(8) nor pipe(8): nothing can leave this Postfix.
+MASTER = """\
+postlog    unix-dgram n - n - 1 postlogd
+pickup     unix n - n 60 1 pickup
+cleanup    unix n - n - 0 cleanup
+qmgr       unix n - n 300 1 qmgr
+rewrite    unix - - n - - trivial-rewrite
+bounce     unix - - n - 0 bounce
+defer      unix - - n - 0 bounce
+trace      unix - - n - 0 bounce
+verify     unix - - n - 1 verify
+proxymap   unix - - n - - proxymap
+anvil      unix - - n - 1 anvil
+tlsmgr     unix - - n 1000? 1 tlsmgr
+error      unix - - n - - error
+retry      unix - - n - - error
+discard    unix - - n - - discard
+virtual    unix - n n - - virtual
+"""
+
+MAIN = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+maillog_file = {directory}/log
+maillog_file_prefixes = {directory}
+myhostname = mail.{domain}
+mydestination =
+mynetworks =
+# Mails to elsewhere are taken from users who have logged in, and vanish.
+default_transport = discard
+relay_transport = discard
+local_transport = error:nothing is local
+notify_classes =
+alias_maps =
+alias_database =
+virtual_mailbox_domains = {domain}
+virtual_mailbox_maps = inline:{{{mailboxes}}}
+virtual_mailbox_base = {directory}/mail
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+virtual_minimum_uid = 1
+message_size_limit = 10240000
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {auth_socket}
+# There is no name server where tests run, and many connections come at once.
+smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+"""
+
+# All directories that `postfix check` would create belong to postfix, except for the queue's own and its pid/.
+PRIVATE_QUEUES = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
+    *("hold", "incoming", "private", "saved", "trace"),
+)
+
+
+class Postfix(Server):
+    """Postfix; the users who can log in are Dovecot's."""
+
+    name = "Postfix"
+    program = "postfix"
+    services = SERVICES
+
+    def __init__(self, ca: CertificateAuthority, auth_socket: Path) -> None:
+        self._ca = ca
+        self._auth_socket = auth_socket
+
+    @property
+    def socket_path(self) -> Path:
+        """The Unix socket of a service like `plain`."""
+        return self.directory / "queue" / "public" / SOCKET_SERVICE
+
+    def configure(self) -> None:
+        self.make_directory("queue", "root")
+        self.make_directory("queue/pid", "root")
+        for name in PRIVATE_QUEUES:
+            self.make_directory(f"queue/{name}", "postfix", mode=0o700)
+        self.make_directory("queue/maildrop", "postfix", "postdrop", mode=0o730)
+        self.make_directory("queue/public", "postfix", "postdrop", mode=0o710)
+        self.make_directory("data", "postfix", mode=0o700)
+        owner = self.make_directory("mail", "postfix").stat()
+        main = self.write(
+            "main.cf",
+            MAIN.format(
+                directory=self.directory,
+                domain=DOMAIN,
+                mailboxes=", ".join(f"{name}@{DOMAIN}={name}/" for name in MAILBOXES),
+                uid=owner.st_uid,
+                gid=owner.st_gid,
+                auth_socket=self._auth_socket,
+            ),
+        )
+        # Every process of Postfix waits for seconds before it reads a file that somebody may still be writing.
+        os.utime(main, (0, 0))
+        self.write("master.cf", MASTER + "\n".join(self._listeners()) + "\n")
+
+    def _listeners(self) -> Iterator[str]:
+        good = self._ca.issue()
+        special = {
+            "expired": self._ca.issue_expired(),
+            "wrong_name": self._ca.issue("other.example"),
+            "unknown_issuer": self._ca.issue(known_issuer=False),
+            "selfsigned": self._ca.self_signed(),
+        }
+        yield f"{SOCKET_SERVICE} unix n - n - - smtpd"
+        for service, options in SERVICES.items():
+            certificate = special.get(service, good)
+            for address in loopback_addresses():
+                yield f"[{address}]:{self.ports[service]} inet n - n - - smtpd"
+                yield f"  -o syslog_name=postfix/{service}"
+                if any(name.startswith("smtpd_tls_") for name in options):
+                    yield f"  -o {{smtpd_tls_chain_files = {certificate.key_path}, {certificate.cert_path}}}"
+                for name, value in options.items():
+                    yield f"  -o {{{name} = {value}}}"
+
+    def command(self) -> list[str]:
+        # master(8) itself: `postfix start-fg` does no more than to check the directories that we have just made.
+        postconf = ["postconf", "-c", str(self.directory), "-h", "daemon_directory"]
+        daemons = subprocess.run(postconf, env={"PATH": SEARCH_PATH}, check=True, capture_output=True, text=True)
+        return [f"{daemons.stdout.strip()}/master", "-c", str(self.directory), "-s"]
+
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """Fill the list with the lines that the conversations in the block have caused, when they have all ended."""
+        start = len(self.log())
+        lines: list[str] = []
+        yield lines
+
+        def ended() -> bool:
+            lines[:] = self.log()[start:].splitlines()
+            connects = sum(": connect from " in line for line in lines)
+            return connects > 0 and connects == sum(": disconnect from " in line for line in lines)
+
+        wait_until(ended, "Postfix to log the end of every conversation")
