@@ -189,8 +189,9 @@ def add_thresholds(parser: argparse.ArgumentParser, thresholds: Iterable[Thresho
 
 def to_ranges(given: argparse.Namespace, known: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The warning and the critical ranges by metric. Raises `Misuse`."""
-    warning = _ranges("-w/--warning", given.warning, set(known))
-    critical = _ranges("-c/--critical", given.critical, set(known))
+    names = frozenset(known)
+    warning = _ranges("-w/--warning", given.warning, names)
+    critical = _ranges("-c/--critical", given.critical, names)
     if given.certificate is not None:
         days = re.fullmatch(r"([0-9]{1,5})(?:,([0-9]{1,5}))?", given.certificate)
         if days is None:
@@ -206,7 +207,7 @@ def to_ranges(given: argparse.Namespace, known: Iterable[str]) -> tuple[dict[str
     return warning, critical
 
 
-def _ranges(option: str, values: Iterable[str], known: set[str]) -> dict[str, str]:
+def _ranges(option: str, values: Iterable[str], known: frozenset[str]) -> dict[str, str]:
     ranges: dict[str, str] = {}
     for value in values:
         metric, equals, text = value.rpartition("=")

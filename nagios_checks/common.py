@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, NoReturn
 
 import nagiosplugin
+from nagiosplugin.state import Critical, Ok, ServiceState, Unknown, Warn
+
 from mailprobe.options import TlsOptions
-from mailprobe.report import Problem, Report, Severity, Stage
+from mailprobe.report import Problem, Report, Stage
 from mailprobe.text import printable
 from mailprobe.version import __version__
-from nagiosplugin.state import Critical, Ok, ServiceState, Unknown, Warn
 
 from .arguments import (
     EXIT_UNKNOWN,
@@ -41,11 +42,7 @@ COMMON_THRESHOLDS = (
 # Metrics that only TLS gives.
 TLS_METRICS = ("certificate_days", "tls_time")
 
-STATES: Mapping[Severity, ServiceState] = {
-    Severity.FAILURE: Critical,
-    Severity.TEMPORARY: Warn,
-    Severity.FLAW: Warn,
-}
+STATES: Mapping[str, ServiceState] = {"ok": Ok, "warning": Warn, "critical": Critical}
 # A CRITICAL must not hide behind a part that could not be measured: nagiosplugin ranks by number, UNKNOWN the worst.
 RANKS = {Ok: 0, Unknown: 1, Warn: 2, Critical: 3}
 # How long after its time limit a run that does not end by itself is ended; a user's regular expression can do that.
@@ -122,7 +119,7 @@ class ProblemContext(nagiosplugin.Context):
     def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
         """The result of one finding, its words being the message."""
         problem: Problem = metric.value
-        return nagiosplugin.Result(STATES[problem.severity], problem.message, metric)
+        return nagiosplugin.Result(STATES[problem.severity.state], problem.message, metric)
 
 
 class MetricContext(nagiosplugin.ScalarContext):

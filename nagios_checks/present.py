@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import nagiosplugin
+
 from mailprobe.report import Report
 from mailprobe.text import printable
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import nagiosplugin
+
 from mailprobe.report import Report
 from mailprobe.smtp import SmtpFacts, SmtpOptions, probe
 

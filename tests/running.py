@@ -46,7 +46,7 @@ class Outcome:
 
     def perfdata(self) -> dict[str, str]:
         """The performance data of the first line, by label; fails when it does not follow the grammar."""
-        text, bar, data = self.first_line.partition(" | ")
+        dummy, bar, data = self.first_line.partition(" | ")
         assert bar, f"no performance data in {self.first_line!r}"
         found = data.split(" ")
         assert all(PERFDATUM.fullmatch(datum) for datum in found), data

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -35,7 +36,7 @@ FAREWELL_GRACE = 0.5
 CHUNK = 16384
 
 
-class Conversation:
+class Conversation(ABC):
     """One connection to one server, held in lock-step: say a line, hear the answer.
 
     Use as a context manager; leaving it says goodbye on every path on which the server can still hear it, and closes.
@@ -71,9 +72,9 @@ class Conversation:
 
     # What a dialect defines.
 
+    @abstractmethod
     def farewell(self) -> None:
         """Take leave: QUIT or LOGOUT and its answer."""
-        raise NotImplementedError
 
     def interrupted(self, line: str) -> Unfinished:
         """The finding for a line that the server said without having been asked."""
@@ -91,7 +92,7 @@ class Conversation:
             if isinstance(error, Unfinished):
                 self.problem(error.code, error.words, error.severity)
             if self.our_turn and (error is None or isinstance(error, Unfinished)):
-                self._take_leave()
+                self._take_leave(judge=error is None)
         finally:
             self._close()
         return isinstance(error, Unfinished)
@@ -114,7 +115,7 @@ class Conversation:
                 self.start_tls()
         self.awaited = "the greeting"
 
-    def _take_leave(self) -> None:
+    def _take_leave(self, judge: bool) -> None:
         # The farewell has a time limit of its own: a short one, and never much behind the run's.
         left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
         self._deadline = Deadline(max(left, 0.0))
@@ -122,7 +123,8 @@ class Conversation:
             with self.stage(Stage.QUIT):
                 self.farewell()
         except Unfinished as unfinished:
-            if unfinished.code is Code.UNEXPECTED_REPLY:
+            # A reply too many may show only now; of a conversation that has ended in a finding it is no news.
+            if judge and unfinished.code is Code.UNEXPECTED_REPLY:
                 self.problem(unfinished.code, unfinished.words)
             else:
                 self.report.notes.append(f"the farewell failed: {unfinished.words}")
@@ -280,7 +282,7 @@ class Conversation:
             raise self._injected()
         self.awaited = "the TLS handshake"
         if not alive:
-            raise Unfinished(Code.TLS_HANDSHAKE_FAILED, "the server closed the connection before the TLS handshake")
+            raise self._closed()
         self._sock = self._handshake()
         session = self.report.tls
         session.version = self._sock.version()
@@ -313,13 +315,8 @@ class Conversation:
         except ssl.SSLCertVerificationError as error:
             self.report.tls.verify_error = tls.reason(error)
             raise
-        except socket.timeout:
-            raise
-        except (ssl.SSLEOFError, ConnectionError) as error:
-            ended = "reset" if isinstance(error, ConnectionResetError) else "closed"
-            raise Unfinished(
-                Code.TLS_HANDSHAKE_FAILED, f"the server {ended} the connection during the TLS handshake"
-            ) from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            raise  # It hung up, which is not the same as having found no common way.
         except ssl.SSLError as error:
             spoke = "" if error.reason not in tls.NOT_TLS else "; what the server sent is not TLS"
             raise Unfinished(Code.TLS_HANDSHAKE_FAILED, f"TLS handshake failed: {tls.reason(error)}{spoke}") from error

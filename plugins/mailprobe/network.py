@@ -178,6 +178,8 @@ def explain(error: OSError, awaited: str, deadline: Deadline) -> Unfinished:
         return Unfinished(Code.TIMEOUT, f"no answer in {deadline.seconds:g} s, waiting for {awaited}")
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unfinished(tls.fault(error), f"certificate not accepted: {tls.reason(error)}")
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection, waiting for {awaited}")
     if isinstance(error, ssl.SSLError):
         return Unfinished(Code.TLS_FAILED, f"TLS broke, waiting for {awaited}: {tls.reason(error)}")
     if isinstance(error, ConnectionResetError):

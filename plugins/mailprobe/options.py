@@ -65,6 +65,7 @@ class Declaration:
     secret: bool = False
     path: bool = False
     multiline: bool = False
+    effect: bool = False
     metavar: str | None = None
 
 
@@ -78,12 +79,14 @@ def option(
     secret: bool = False,
     path: bool = False,
     multiline: bool = False,
+    effect: bool = False,
     metavar: str | None = None,
 ) -> Any:
     """Declare an option as a dataclass field; without `default` it is required.
 
     `secret`: never shown, never an argument that `ps` shows. `path`: names a local file. `multiline`: line ends are
-    allowed, since the value goes on the wire as a text and not inside a command. `metavar` is the word for the value.
+    allowed, since the value goes on the wire as a text and not inside a command. `effect`: something stays behind on
+    the server, so a dry run leaves it out. `metavar` is the word for the value.
     """
     about = {
         "help": help,
@@ -93,8 +96,10 @@ def option(
         "secret": secret,
         "path": path,
         "multiline": multiline,
+        "effect": effect,
         "metavar": metavar,
     }
+    # pylint: disable-next=invalid-field-call  # it knows field() in class bodies only
     return field(default=default, repr=not secret, metadata={"option": about})
 
 

@@ -26,7 +26,7 @@ class Stage(str, Enum):
 
 
 class Severity(str, Enum):
-    """How much a finding weighs; the alarm state is a front end's affair."""
+    """How much a finding weighs."""
 
     FAILURE = "failure"
     """Something that the options asked for did not work."""
@@ -34,6 +34,11 @@ class Severity(str, Enum):
     """It did not work now, and the server asks to come again later (4xx)."""
     FLAW = "flaw"
     """It worked, but should not stay so."""
+
+    @property
+    def state(self) -> str:
+        """The state it stands for where nobody chose another: `critical` or `warning`."""
+        return "critical" if self is Severity.FAILURE else "warning"
 
 
 class Code(str, Enum):
@@ -257,6 +262,12 @@ class Report(Generic[F]):
         """The place as people write it: `mx.example.org:25`, `[2001:db8::1]:25`, `/run/lmtp`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def state(self) -> str:
+        """The verdict that all front ends share, thresholds apart: `ok`, `warning` or `critical`."""
+        states = {problem.severity.state for problem in self.problems}
+        return next((state for state in ("critical", "warning") if state in states), "ok")
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain JSON types; every key is always there, null, false or empty where unknown."""

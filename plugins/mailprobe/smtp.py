@@ -58,7 +58,9 @@ class SmtpOptions(LoginOptions):
         default=(),
         metavar="ADDRESS",
     )
-    send: bool = option("Deliver a test message to all of {rcpt_to} that the server accepts.", default=False)
+    send: bool = option(
+        "Deliver a test message to all of {rcpt_to} that the server accepts.", default=False, effect=True
+    )
     subject: str = option("Subject of the test message.", default="mailprobe test message", metavar="TEXT")
     body: str = option(
         "Text of the test message.",

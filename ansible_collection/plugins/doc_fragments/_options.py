@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, the mailprobe founders
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation of each probe's options, derived from their declaration when a document is made."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import Options, declarations, spell
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.smtp import SmtpOptions
+from ansible_collections.mailprobe.checks.plugins.module_utils._module import argument_spec
+
+
+def documentation(options: type[Options]) -> str:
+    """The `options` part of a module's documentation; JSON is YAML."""
+    documented: dict[str, t.Any] = {}
+    for name, argument in argument_spec(options).items():
+        documented[name] = {key: value for key, value in argument.items() if key != "no_log"}
+    for declared in declarations(options):
+        words = [spell(declared.help, lambda name: f"O({name})")]
+        if declared.effect:
+            words.append("In check mode it is left out.")
+        documented[declared.name]["description"] = words
+    return json.dumps({"options": documented})
+
+
+class ModuleDocFragment:
+    """One section a probe, named as its module."""
+
+    # Annotated, because ansible-test's yamllint takes every plain assignment here for a literal text.
+    SMTP: str = documentation(SmtpOptions)

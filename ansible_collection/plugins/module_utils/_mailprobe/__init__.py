@@ -1,0 +1,1 @@
+../../../../plugins/mailprobe/__init__.py
