@@ -117,9 +117,10 @@ class ProblemContext(nagiosplugin.Context):
     """Evaluates a problem: its severity is its state."""
 
     def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
-        """The result of one finding, its words being the message."""
+        """The result of one finding, its words being the message and the word for it that can be looked up."""
         problem: Problem = metric.value
-        return nagiosplugin.Result(STATES[problem.severity.state], problem.message, metric)
+        words = f"{problem.message} [{problem.code.value}]"
+        return nagiosplugin.Result(STATES[problem.severity.state], words, metric)
 
 
 class MetricContext(nagiosplugin.ScalarContext):
@@ -178,11 +179,11 @@ class ReportSummary(nagiosplugin.Summary):
         for result in results:
             if result.state is Ok:
                 continue
-            problem = result.metric.value if isinstance(result.metric.value, Problem) else None
-            label = f"{problem.code.value} at {problem.stage.value}" if problem else result.metric.name
-            lines.append(f"[{result.state}] {label}: {result}")
-            if problem:
+            if isinstance(problem := result.metric.value, Problem):
+                lines.append(f"[{result.state}] {problem.code.value} at {problem.stage.value}: {problem.message}")
                 lines.append(f"    hint: {problem.hint}")
+            else:
+                lines.append(f"[{result.state}] {result.metric.name}: {result}")
         return lines
 
     @property
