@@ -6,12 +6,14 @@ the network does ends as a `Problem` in the report, never as an exception; `Usag
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Callable, TypeVar
 
@@ -34,6 +36,18 @@ FAREWELL_SECONDS = 1.0
 # What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
 FAREWELL_GRACE = 0.5
 CHUNK = 16384
+# There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
+RATE_WORDS = re.compile(
+    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .*limit", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the server said in a login: whether it is `done`, and its `challenge` in base64, which may be empty."""
+
+    done: bool
+    challenge: str = ""
 
 
 class Conversation(ABC):
@@ -76,6 +90,25 @@ class Conversation(ABC):
     def farewell(self) -> None:
         """Take leave: QUIT or LOGOUT and its answer."""
 
+    @abstractmethod
+    def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
+        """Name a SASL mechanism, with the initial response if there is one. A refusal is raised."""
+
+    @abstractmethod
+    def continue_login(self, response: bytes) -> Turn:
+        """Answer a challenge."""
+
+    @abstractmethod
+    def cancel_login(self) -> None:
+        """Break a login off."""
+
+    def wrong_protocol(self, line: str) -> Unfinished:
+        """The finding for a greeting that is none."""
+        guess = guess_protocol(line)
+        looks = f", this looks like {guess}" if guess else ""
+        name = self.report.protocol.upper()
+        return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {quoted(line)}")
+
     def interrupted(self, line: str) -> Unfinished:
         """The finding for a line that the server said without having been asked."""
         return Unfinished(Code.UNEXPECTED_REPLY, f"the server spoke without being asked: {quoted(line)}")
@@ -102,14 +135,14 @@ class Conversation(ABC):
         if self.options.is_socket:
             with self.stage(Stage.CONNECT):
                 self._sock = network.connect_unix(self.options.host, self._deadline)
-                self._note(f"connected to {self.options.host}")
+                self.note(f"connected to {self.options.host}")
         else:
             # A second connection goes to the very address that the first one found.
             host = self.report.address or self.options.hostname
             with self.stage(Stage.RESOLVE):
                 candidates = network.resolve(host, self.report.port or 0, self.options.family, self._deadline)
             with self.stage(Stage.CONNECT):
-                self._sock, self.report.address = network.connect(candidates, self._deadline, self._note)
+                self._sock, self.report.address = network.connect(candidates, self._deadline, self.note)
         if self.options.tls == "implicit":
             with self.stage(Stage.TLS):
                 self.start_tls()
@@ -128,7 +161,7 @@ class Conversation(ABC):
                 self.problem(unfinished.code, unfinished.words)
             else:
                 self.report.notes.append(f"the farewell failed: {unfinished.words}")
-                self._note(self.report.notes[-1])
+                self.note(self.report.notes[-1])
 
     def _close(self) -> None:
         if self._sock is None:
@@ -162,12 +195,13 @@ class Conversation(ABC):
         words = printable(words)
         if self._stage in self._judged:
             # The first connection came through here: what befalls the second is no finding about the service.
-            self._note(f"the second connection: {words}")
+            self.note(f"the second connection: {words}")
             return
         self.report.transcript.append(f"*** {words}")
         self.report.problems.append(Problem(code, self._stage, words, severity))
 
-    def _note(self, words: str) -> None:
+    def note(self, words: str) -> None:
+        """A line of ours in the transcript."""
         self.report.transcript.append(f"=== {printable(words)}")
 
     # Speaking and listening.
@@ -176,6 +210,16 @@ class Conversation(ABC):
     def encrypted(self) -> bool:
         """Whether TLS has begun."""
         return isinstance(self._sock, ssl.SSLSocket)
+
+    def channel_binding(self) -> tuple[str, bytes] | None:
+        """What ties a login to this TLS session (RFC 5056), and its name; None where Python cannot tell.
+
+        That is `tls-unique` (RFC 5929), which TLS 1.3 does not have; `tls-exporter` (RFC 9266) is not in its ssl.
+        """
+        if not isinstance(self._sock, ssl.SSLSocket) or self._sock.version() == "TLSv1.3":
+            return None
+        data = self._sock.get_channel_binding("tls-unique")
+        return ("tls-unique", data) if data else None
 
     def own_address(self) -> str | None:
         """Our IP address in this connection; None for a Unix socket."""
@@ -291,7 +335,7 @@ class Conversation(ABC):
         session.verified = self._sock.context.verify_mode is ssl.CERT_REQUIRED
         self.peer = tls.Peer(self._sock.getpeercert(binary_form=True) or b"", self._sock.getpeercert() or {})
         trust = "verified" if session.verified else "not verified"
-        self._note(f"TLS: {session.version}, {session.cipher}, certificate {trust}")
+        self.note(f"TLS: {session.version}, {session.cipher}, certificate {trust}")
         self.our_turn = turn
 
     def _injected(self) -> Unfinished:
@@ -323,6 +367,27 @@ class Conversation(ABC):
         return sock
 
 
+GREETINGS = (
+    ("* OK", "IMAP"),
+    ("* PREAUTH", "IMAP"),
+    ("* BYE", "IMAP"),
+    ("220", "SMTP or FTP"),
+    ("+OK", "POP3"),
+    ("-ERR", "POP3"),
+    ('"IMPLEMENTATION"', "ManageSieve"),
+    ("SSH-", "SSH"),
+    ("HTTP/", "HTTP"),
+    ("<!DOCTYPE", "HTTP"),
+    ("\\x16\\x03", "TLS from the first byte"),
+    ("\\x15\\x03", "TLS from the first byte"),
+)
+
+
+def guess_protocol(line: str) -> str | None:
+    """What a greeting looks like, None when it is like nothing we know."""
+    return next((name for start, name in GREETINGS if line.startswith(start)), None)
+
+
 C = TypeVar("C", bound=Conversation)
 
 
@@ -337,14 +402,14 @@ def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Cal
     When the certificate was the obstacle, a second connection that accepts it collects its facts, and what else can be
     learned without a login. Raises `UsageError` before anything is connected when an option cannot be used.
     """
-    context = None if options.tls == "none" else tls.context(options.validate_certs, options.ca_file)
+    context = None if options.tls == "none" else tls.context(options, options.validate_certs)
     started = time.monotonic()
     deadline = Deadline(options.timeout)
     with dialect(report, options, deadline, context) as conversation:
         talk(conversation)
     if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and deadline.left() > 0:
         report.transcript.append("=== a second connection, without verification, to read the certificate")
-        with dialect(report, options, deadline, tls.context(False, None), inspecting=True) as conversation:
+        with dialect(report, options, deadline, tls.context(options, verify=False), inspecting=True) as conversation:
             talk(conversation)
     report.elapsed = time.monotonic() - started
     # Last, since reading a certificate costs time (80 ms to import cryptography) that is not the server's.

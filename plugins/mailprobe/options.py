@@ -282,6 +282,15 @@ class TlsOptions(ConnectOptions):
         path=True,
         metavar="FILE",
     )
+    client_cert: str | None = option(
+        "File with our own certificate (PEM), for servers that ask for one; it may hold the key, too.",
+        default=None,
+        path=True,
+        metavar="FILE",
+    )
+    client_key: str | None = option(
+        "File with the key of {client_cert} (PEM).", default=None, path=True, metavar="FILE"
+    )
     tls_server_name: str | None = option(
         "Name to ask for (SNI) and to look for in the certificate; by default {host}.", default=None, metavar="NAME"
     )
@@ -289,9 +298,11 @@ class TlsOptions(ConnectOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tls == "none":
-            for name, given in (("ca_file", self.ca_file), ("tls_server_name", self.tls_server_name)):
-                if given is not None:
+            for name in ("ca_file", "client_cert", "client_key", "tls_server_name"):
+                if getattr(self, name) is not None:
                     raise UsageError(name, "goes with TLS: set {tls} to starttls or implicit")
+        elif self.client_key is not None and self.client_cert is None:
+            raise UsageError("client_key", "goes with {client_cert}")
         elif self.tls_server_name is not None:
             _check_host("tls_server_name", self.tls_server_name, "any")
         elif self.is_socket and self.validate_certs:
@@ -311,26 +322,40 @@ class LoginOptions(TlsOptions):
 
     username: str | None = option("User to log in as; needs {password}.", default=None, metavar="NAME")
     password: str | None = option("Password of {username}.", default=None, secret=True)
+    token: str | None = option(
+        "OAuth 2.0 access token of {username}, instead of a password.", default=None, secret=True
+    )
     mechanism: str | None = option(
         "SASL mechanism to log in with; by default the strongest that the server offers.",
         default=None,
-        choices=tuple(MECHANISMS),
+        choices=tuple(name for name, known in MECHANISMS.items() if known.exchange is not None),
     )
     allow_plaintext_login: bool = option("Log in without TLS, too; everybody on the way can read along.", default=False)
+    expect_login_refused: bool = option(
+        "The login must fail, of an account that was closed or a password that leaked; nothing is done after it.",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("username", "password", "token"):
+            if getattr(self, name) == "":
+                raise UsageError(name, "is empty")
         if self.username is None:
-            for name, given in (("password", self.password), ("mechanism", self.mechanism)):
-                if given is not None:
+            for name in ("password", "token", "mechanism", "expect_login_refused"):
+                if getattr(self, name):
                     raise UsageError(name, "goes with {username}")
-        elif not self.username:
-            raise UsageError("username", "is empty")
-        elif self.password is None:
+            return
+        if self.password is not None and self.token is not None:
+            raise UsageError("token", "contradicts {password}: give one of them")
+        needs = "password" if self.mechanism is None else MECHANISMS[self.mechanism].needs
+        if needs == "token" and self.token is None:
+            raise UsageError("token", f"is needed for {self.mechanism}")
+        if needs in ("password", "binding") and self.password is None and (self.mechanism or self.token is None):
             raise UsageError("password", "is needed with {username}")
-        elif not self.password:
-            raise UsageError("password", "is empty")
-        elif self.tls == "none" and not self.allow_plaintext_login:
+        if needs == "name" and self.client_cert is None:
+            raise UsageError("client_cert", f"is needed for {self.mechanism}")
+        if self.tls == "none" and not self.allow_plaintext_login:
             raise UsageError(
                 "username",
                 "a password is only sent over TLS: set {tls} to starttls or implicit, or {allow_plaintext_login}",

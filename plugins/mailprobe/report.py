@@ -81,6 +81,9 @@ class Code(str, Enum):
     MECHANISM_UNAVAILABLE = "mechanism-unavailable"
     AUTH_REJECTED = "auth-rejected"
     AUTH_DEFERRED = "auth-deferred"
+    AUTH_FAULT = "auth-fault"
+    ACCOUNT_EXPIRED = "account-expired"
+    LOGIN_NOT_REFUSED = "login-not-refused"
     COMMAND_UNEXPECTED_REPLY = "command-unexpected-reply"
     SENDER_REFUSED = "sender-refused"
     SENDER_DEFERRED = "sender-deferred"
@@ -152,6 +155,11 @@ HINTS: Mapping[Code, str] = {
     " locks nobody out.",
     Code.AUTH_DEFERRED: "The server could not check the password for now: look at its account database (LDAP, SQL,"
     " the socket of the authentication service).",
+    Code.AUTH_FAULT: "The server's part of the login is wrong: a broken server, or one that does not know the password"
+    " and only acts as if.",
+    Code.ACCOUNT_EXPIRED: "The password or the account has expired: renew it where it is kept.",
+    Code.LOGIN_NOT_REFUSED: "This login must not work any more: close the account, change the password, and look into"
+    " the log for who used it.",
     Code.COMMAND_UNEXPECTED_REPLY: "The reply to the extra command is not what the response asked for.",
     Code.SENDER_REFUSED: "The server does not take mail from this sender: a policy, a block list, or a login that is"
     " needed first.",
@@ -222,7 +230,17 @@ class Certificate:
 
 @dataclass
 class Facts:
-    """The root of each protocol's own facts: plain values and lists, neutral where unknown."""
+    """What servers of all protocols tell; each protocol adds its own. Plain values and lists, neutral where unknown.
+
+    `banner` is the greeting without its code, `capabilities` are the lines of the last reply that listed them,
+    `mechanism` is the one of our login, and `login` is `accepted` or `refused`.
+    """
+
+    banner: str | None = None
+    capabilities: list[str] = field(default_factory=list)
+    auth_mechanisms: list[str] = field(default_factory=list)
+    mechanism: str | None = None
+    login: str | None = None
 
 
 F = TypeVar("F", bound=Facts)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
-from .conversation import Conversation, hold, quoted
+from .conversation import hold, quoted
+from .login import log_in
 from .options import MAX_ADDRESS, LoginOptions, UsageError, option
-from .report import Code, Facts, Report, Severity, Stage, Unfinished
-from .sasl import MECHANISMS, choose
+from .report import Code, Facts, Report, Stage, Unfinished
+from .smtp_dialect import Reply, Smtp, capabilities, parameters, queue_id, size_limit
 from .text import printable
 
-# Limits of one reply, for lines see conversation.MAX_LINE. 200 EHLO lines are legal; nothing needs more than these.
-MAX_REPLY_LINES = 1000
-MAX_REPLY = 64 * 1024
 # RFC 5321 4.5.3.1.4 counts the CRLF into the 512 octets of a command line.
 MAX_COMMAND = 510
 # The part of a reply that a user's regular expression sees; a hostile reply must not feed its backtracking.
@@ -162,14 +158,10 @@ class Command:
 
 @dataclass
 class SmtpFacts(Facts):
-    """What the server told. `capabilities` are the lines of its last EHLO reply, `size_limit` octets (RFC 1870)."""
+    """What the server told. `size_limit` are octets (RFC 1870)."""
 
-    banner: str | None = None
     greeting_code: int | None = None
-    capabilities: list[str] = field(default_factory=list)
-    auth_mechanisms: list[str] = field(default_factory=list)
     size_limit: int | None = None
-    mechanism: str | None = None
     commands: list[Command] = field(default_factory=list)
     recipients: list[Recipient] = field(default_factory=list)
     message_id: str | None = None
@@ -203,11 +195,11 @@ def _talk(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
             smtp.start_tls()
         with smtp.stage(Stage.CAPABILITIES):
             _say_hello(smtp, hello, facts)  # RFC 3207 4.2: what was said before TLS is forgotten
-    if options.username is not None and options.password is not None:
+    if options.username is not None:
         if smtp.inspecting:
             return  # Nothing secret goes over this connection, and without a login the rest would be misjudged.
-        with smtp.stage(Stage.AUTH):
-            _log_in(smtp, options.username, options.password, options.mechanism, facts)
+        if not log_in(smtp, facts):
+            return
     for place, command in enumerate(options.command):
         with smtp.stage(Stage.COMMAND):
             _say_command(smtp, command, options.response[place] if place < len(options.response) else None, facts)
@@ -227,39 +219,6 @@ def _say_hello(smtp: Smtp, name: str, facts: SmtpFacts) -> None:
     facts.capabilities = capabilities(reply)
     facts.auth_mechanisms = [name.upper() for name in parameters(facts.capabilities, "AUTH") or []]
     facts.size_limit = size_limit(facts.capabilities)
-
-
-def _log_in(smtp: Smtp, username: str, password: str, wanted: str | None, facts: SmtpFacts) -> None:
-    """RFC 4954. One mechanism, one try: a second after a refusal could lock the account."""
-    if not facts.auth_mechanisms:
-        raise Unfinished(Code.AUTH_NOT_OFFERED, "the server offers no login (AUTH)")
-    mechanism = choose(facts.auth_mechanisms, wanted)
-    if mechanism is None:
-        offered = quoted(" ".join(facts.auth_mechanisms))
-        raise Unfinished(
-            Code.MECHANISM_NOT_OFFERED, f"the server offers login by {offered}, not by {wanted or ' '.join(MECHANISMS)}"
-        )
-    facts.mechanism = mechanism
-    exchange = MECHANISMS[mechanism](username, password)
-    initial = next(exchange)
-    if initial is None:
-        reply = smtp.ask(f"AUTH {mechanism}", 235, 334)
-    else:
-        reply = smtp.ask(f"AUTH {mechanism} {b64encode(initial).decode()}", 235, 334, shown=f"AUTH {mechanism} ***")
-    while reply.code == 334:
-        try:
-            response = exchange.send(b64decode(reply.text, validate=True))
-        except StopIteration:
-            raise smtp.cancel_login(Code.UNEXPECTED_REPLY, f"{mechanism} is complete, but the server asks on") from None
-        except binascii.Error:
-            raise smtp.cancel_login(
-                Code.MALFORMED_REPLY, f"the challenge is not base64: {quoted(reply.text)}"
-            ) from None
-        except ValueError as error:
-            raise smtp.cancel_login(Code.MECHANISM_UNAVAILABLE, f"{mechanism}: {error}") from None
-        reply = smtp.ask(b64encode(response or b"").decode(), 235, 334, shown="***")
-    if next(exchange, None) is not None:
-        raise Unfinished(Code.UNEXPECTED_REPLY, f"the server accepted the login before {mechanism} was complete")
 
 
 def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts) -> None:
@@ -313,227 +272,3 @@ def _deliver(smtp: Smtp, options: SmtpOptions, hello: str, accepted: list[str], 
             facts.queue_id = facts.queue_id or queue_id(reply.text)
         else:
             smtp.refuse(reply)
-
-
-# The dialect.
-
-# What a refusal is called at each stage: for now (4xx), for good (5xx).
-REFUSALS = {
-    Stage.GREETING: (Code.GREETING_DEFERRED, Code.GREETING_REFUSED),
-    Stage.CAPABILITIES: (Code.HELLO_DEFERRED, Code.HELLO_REFUSED),
-    Stage.TLS: (Code.STARTTLS_DEFERRED, Code.STARTTLS_REFUSED),
-    Stage.AUTH: (Code.AUTH_DEFERRED, Code.AUTH_REJECTED),
-    Stage.MAIL: (Code.SENDER_DEFERRED, Code.SENDER_REFUSED),
-    Stage.RCPT: (Code.RECIPIENT_DEFERRED, Code.RECIPIENT_REFUSED),
-    Stage.DATA: (Code.MESSAGE_DEFERRED, Code.MESSAGE_REFUSED),
-}
-# There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
-RATE_WORDS = re.compile(
-    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .*limit", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A whole reply: its code, and its lines as they were heard, made inert."""
-
-    code: int
-    lines: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The words without the codes; lines joined by spaces."""
-        return " ".join(line[4:] for line in self.lines)
-
-    @property
-    def enhanced(self) -> str | None:
-        """The enhanced status code, `5.1.1` (RFC 3463 2, RFC 2034 4), when there is one that fits the code."""
-        found = re.match(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)", self.lines[0][4:])
-        return found[0] if found and found[1] == str(self.code)[0] else None
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.text}".rstrip()
-
-
-class Smtp(Conversation):
-    """The dialect: replies of three digits (RFC 5321 4.2)."""
-
-    options: SmtpOptions
-
-    @property
-    def lmtp(self) -> bool:
-        """Whether it is LMTP."""
-        return self.options.lmtp
-
-    def ask(self, line: str, *codes: int, shown: str | None = None) -> Reply:
-        """Say a line and hear the reply. With `codes`, any other one ends the conversation as a refusal."""
-        self.say(line, shown)
-        return self.expect(*codes)
-
-    def expect(self, *codes: int) -> Reply:
-        """The next reply; with `codes`, any other one ends the conversation as a refusal."""
-        reply = self.reply()
-        if codes:
-            self.require(reply, *codes)
-        return reply
-
-    def require(self, reply: Reply, *codes: int) -> None:
-        """End the conversation unless the reply has one of the codes."""
-        if reply.code not in codes:
-            raise self.refusal(reply)
-
-    def reply(self) -> Reply:
-        """The next reply, with all its lines. Raises `Unfinished` for what is none."""
-        lines: list[str] = []
-        size = 0
-        while True:
-            line = self.hear()
-            parts = parse_reply_line(line)
-            if parts is None or (lines and line[:3] != lines[0][:3]):
-                raise self._no_reply(line, bool(lines))
-            lines.append(line)
-            size += len(line)
-            if parts.last:
-                # After 421 the server closes (RFC 5321 3.8), and 354 waits for a message: no turn to say QUIT.
-                self.our_turn = parts.code not in (354, 421)
-                return Reply(parts.code, tuple(lines))
-            if len(lines) >= MAX_REPLY_LINES or size > MAX_REPLY:
-                raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
-
-    def _no_reply(self, line: str, continued: bool) -> Unfinished:
-        if self.awaited == "the greeting" and not continued and not line[:3].isdigit():
-            guess = next((name for start, name in GREETINGS if line.startswith(start)), None)
-            looks = f", this looks like {guess}" if guess else ""
-            name = self.options.protocol.upper()
-            return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {quoted(line)}")
-        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {quoted(line)}")
-
-    def refusal(self, reply: Reply) -> Unfinished:
-        """The finding for a reply that is not the one wanted."""
-        asked = self.awaited.replace("the reply to ", "").replace("the greeting", "greeting")
-        words = quoted(str(reply))
-        if 400 <= reply.code < 500:
-            deferred = REFUSALS[self._stage][0] if self._stage in REFUSALS else Code.UNEXPECTED_REPLY
-            code = Code.BUSY if reply.code == 421 else deferred
-            if RATE_WORDS.search(reply.text):
-                code = Code.RATE_LIMITED
-            return Unfinished(code, f"{asked} refused for now: {words}", Severity.TEMPORARY)
-        if reply.code >= 500 and self._stage in REFUSALS:
-            return Unfinished(REFUSALS[self._stage][1], f"{asked} refused: {words}")
-        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {asked}: {words}")
-
-    def refuse(self, reply: Reply) -> None:
-        """Note a refusal and go on, unless the server ends the conversation with it (421)."""
-        refusal = self.refusal(reply)
-        if reply.code == 421 or refusal.code is Code.UNEXPECTED_REPLY:
-            raise refusal
-        self.problem(refusal.code, refusal.words, refusal.severity)
-
-    def cancel_login(self, code: Code, words: str) -> Unfinished:
-        """Break off an AUTH exchange as RFC 4954 4 wants it, and return the finding."""
-        try:
-            self.ask("*")
-        except (Unfinished, OSError):
-            self.our_turn = False
-        return Unfinished(code, words)
-
-    def interrupted(self, line: str) -> Unfinished:
-        """A 421 may come at any time (RFC 5321 3.8); anything else unasked breaks the pairing."""
-        parts = parse_reply_line(line)
-        if parts is not None and parts.code == 421:
-            return self.refusal(Reply(421, (line,)))
-        return super().interrupted(line)
-
-    def own_name(self) -> str:
-        """The name to say hello with: this host's if it has a domain, else its address as a literal (RFC 5321 4.1.4).
-
-        No look-up is made: DNS has no business in the middle of a conversation.
-        """
-        import socket
-
-        name = socket.gethostname()
-        if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name):
-            return name
-        address = self.own_address()
-        if address is None:
-            return "localhost"
-        return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-    def send_message(self, data: bytes) -> None:
-        """Send a message and the line that ends it."""
-        self.send(data + b".\r\n", [*data.decode("ascii").split("\r\n")[:-1], "."])
-
-    def farewell(self) -> None:
-        """QUIT (RFC 5321 4.1.1.10)."""
-        self.ask("QUIT", 221)
-
-
-# Pure helpers.
-
-GREETINGS = (
-    ("* OK", "IMAP"),
-    ("* PREAUTH", "IMAP"),
-    ("* BYE", "IMAP"),
-    ("+OK", "POP3"),
-    ("-ERR", "POP3"),
-    ('"IMPLEMENTATION"', "ManageSieve"),
-    ("SSH-", "SSH"),
-    ("HTTP/", "HTTP"),
-    ("<!DOCTYPE", "HTTP"),
-    ("\\x16\\x03", "TLS from the first byte"),
-    ("\\x15\\x03", "TLS from the first byte"),
-)
-
-
-@dataclass(frozen=True)
-class ReplyLine:
-    """One line of a reply: its code, and whether it is the last."""
-
-    code: int
-    last: bool
-
-
-def parse_reply_line(line: str) -> ReplyLine | None:
-    """RFC 5321 4.2: a code, a hyphen when more lines follow, a text; None if it is none. Codes up to 599 are in use."""
-    found = re.fullmatch(r"([2-5][0-9][0-9])(?:([ -]).*)?", line, re.DOTALL)
-    return ReplyLine(int(found[1]), found[2] != "-") if found else None
-
-
-def capabilities(reply: Reply) -> list[str]:
-    """The extensions of an EHLO reply, a line each (RFC 5321 4.1.1.1)."""
-    return [line[4:] for line in reply.lines[1:] if line[4:]]
-
-
-def parameters(offered: list[str], keyword: str) -> list[str] | None:
-    """The parameters of an extension, None when it is not offered. The old form `AUTH=LOGIN` counts, too."""
-    found: list[str] | None = None
-    for line in offered:
-        first, *rest = line.replace("=", " ", 1).split(" ") if line.upper().startswith("AUTH=") else line.split(" ")
-        if first.upper() == keyword:
-            found = (found or []) + [word for word in rest if word]
-    return found
-
-
-def size_limit(offered: list[str]) -> int | None:
-    """The fixed maximum message size in octets (RFC 1870 4); None when there is none."""
-    values = parameters(offered, "SIZE") or []
-    if not values or not re.fullmatch(r"[0-9]{1,20}", values[0]):
-        return None
-    return int(values[0]) or None
-
-
-QUEUE_IDS = (
-    r"queued as ([\w.-]+)",  # Postfix
-    r"\bid=([\w.-]+)",  # Exim
-    r"<[^>]*> \[InternalId=(\d+)",  # Exchange
-    r"([\w.-]+) Message accepted",  # Sendmail, OpenSMTPD
-    r"\bqp (\d+)",  # qmail
-    r"^[\d.]* ?OK +(\d+ [\w.-]+)",  # Gmail
-    r"<[^>]*> (\S+) Saved",  # Dovecot LMTP
-)
-
-
-def queue_id(text: str) -> str | None:
-    """The queue id that the server named when it took a message; None when it named none we know."""
-    found = next((match for form in QUEUE_IDS if (match := re.search(form, text, re.IGNORECASE))), None)
-    return found[1] if found else None

@@ -7,11 +7,13 @@ key, and anything of an unverified certificate, is then unknown.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .options import UsageError
+from .options import TlsOptions, UsageError
 from .report import Certificate, Code
 from .text import printable
 
@@ -33,10 +35,10 @@ MAX_NAMES = 100
 MAX_NAME = 256
 
 
-def context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
-    """A client's context, the same on every Python: TLS 1.2 and up, chain and name verified unless told otherwise.
+def context(options: TlsOptions, verify: bool) -> ssl.SSLContext:
+    """A client's context, the same on every Python: TLS 1.2 and up, chain and name verified if `verify`.
 
-    Raises `UsageError` when `ca_file` cannot be used.
+    Raises `UsageError` when a file that the options name cannot be used.
     """
     if verify:
         made = ssl.create_default_context()
@@ -50,14 +52,26 @@ def context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
     made.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
     # RFC 6125 6.4.4, RFC 9525 2: a name counts in the subject alternative names, and nowhere else.
     made.hostname_checks_common_name = False
-    if ca_file is not None:
-        try:
-            made.load_verify_locations(cafile=ca_file)
-        except ssl.SSLError:
-            raise UsageError("ca_file", f"'{printable(ca_file)}' holds no certificate in PEM form") from None
-        except OSError as error:
-            raise UsageError("ca_file", f"'{printable(ca_file)}' cannot be read: {error.strerror}") from None
+    if options.ca_file is not None:
+        with _loading("ca_file", options.ca_file, "holds no certificate in PEM form"):
+            made.load_verify_locations(cafile=options.ca_file)
+    if options.client_cert is not None:
+        wrong = "and its key are not a matching pair in PEM form, or the key has a passphrase"
+        with _loading("client_cert", options.client_cert, wrong):
+            # Without a function for it, OpenSSL would ask for the passphrase on the terminal, and wait.
+            made.load_cert_chain(options.client_cert, options.client_key, password=lambda: "")
     return made
+
+
+@contextmanager
+def _loading(name: str, path: str, wrong: str) -> Iterator[None]:
+    """Say of a file that cannot be used which option named it."""
+    try:
+        yield
+    except ssl.SSLError:
+        raise UsageError(name, f"'{printable(path)}' {wrong}") from None
+    except OSError as error:
+        raise UsageError(name, f"'{printable(path)}' cannot be read: {error.strerror}") from None
 
 
 def fault(error: ssl.SSLCertVerificationError) -> Code:

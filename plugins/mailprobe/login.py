@@ -1,0 +1,109 @@
+"""The login, the same in all protocols: one mechanism, one try; a second after a refusal could lock the account."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Callable
+
+from .conversation import Conversation, Turn, quoted
+from .report import Code, Facts, Stage, Unfinished
+from .sasl import MECHANISMS, Credentials, Exchange, ServerFault, choose
+
+# What a server says of a login that it does not accept for good.
+REFUSED = frozenset({Code.AUTH_REJECTED, Code.ACCOUNT_EXPIRED})
+
+
+def log_in(
+    conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[Credentials], None]] | None = None
+) -> bool:
+    """Log in; false when the login had to be refused and was, so that there is nothing more to do.
+
+    `facts.auth_mechanisms` are what the server offers. `own` has the protocol's own ways, by the names they have among
+    them. Raises `Unfinished` for every other end.
+    """
+    options = conversation.options
+    with conversation.stage(Stage.AUTH):
+        try:
+            _try(conversation, facts, own or {})
+        except Unfinished as unfinished:
+            if not options.expect_login_refused or unfinished.code not in REFUSED:
+                raise
+            facts.login = "refused"
+            conversation.note(f"as expected: {unfinished.words}")
+            return False
+        facts.login = "accepted"
+        if options.expect_login_refused:
+            raise Unfinished(Code.LOGIN_NOT_REFUSED, f"the login of {options.username} was accepted")
+    return True
+
+
+def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[Credentials], None]]) -> None:
+    options = conversation.options
+    login = Credentials(
+        options.username or "",
+        options.password or "",
+        options.token or "",
+        conversation.channel_binding(),
+        options.host,
+        conversation.report.port,
+    )
+    if not facts.auth_mechanisms:
+        raise Unfinished(Code.AUTH_NOT_OFFERED, "the server offers no login")
+    mechanism = choose(facts.auth_mechanisms, options.mechanism, login)
+    if mechanism is None:
+        offered = quoted(" ".join(facts.auth_mechanisms))
+        wanted = options.mechanism or "one that we know and have the means for"
+        raise Unfinished(Code.MECHANISM_NOT_OFFERED, f"the server offers login by {offered}, not by {wanted}")
+    facts.mechanism = mechanism
+    exchange = MECHANISMS[mechanism].exchange
+    if mechanism in own:
+        own[mechanism](login)
+    elif exchange is not None:
+        _exchange(conversation, mechanism, exchange(login))
+
+
+def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange) -> None:
+    """RFC 4422 3: challenge and response, until the server has heard enough and we have, too."""
+    try:
+        turn = conversation.begin_login(mechanism, next(exchange))
+        while not turn.done:
+            turn = conversation.continue_login(exchange.send(_challenge(turn)) or b"")
+    except StopIteration:
+        raise _broken_off(
+            conversation, Code.UNEXPECTED_REPLY, f"{mechanism} is complete, but the server asks on"
+        ) from None
+    except ServerFault as fault:
+        raise _broken_off(conversation, Code.AUTH_FAULT, f"{mechanism}: {fault}") from None
+    except ValueError as error:
+        raise _broken_off(conversation, Code.MECHANISM_UNAVAILABLE, f"{mechanism}: {error}") from None
+    _complete(mechanism, exchange, turn)
+
+
+def _challenge(turn: Turn) -> bytes:
+    try:
+        return b64decode(turn.challenge, validate=True)
+    except binascii.Error:
+        raise ServerFault(f"the challenge is not base64: {quoted(turn.challenge)}") from None
+
+
+def _complete(mechanism: str, exchange: Exchange, turn: Turn) -> None:
+    """The server is content; are we? It may have accepted before it asked, or without a proof of its own (SCRAM)."""
+    try:
+        left = exchange.send(_challenge(turn))
+    except StopIteration:
+        return
+    except ServerFault as fault:
+        raise Unfinished(Code.AUTH_FAULT, f"{mechanism}: {fault}") from None
+    if left:
+        raise Unfinished(Code.AUTH_FAULT, f"the server accepted the login before {mechanism} was complete")
+
+
+def _broken_off(conversation: Conversation, code: Code, words: str) -> Unfinished:
+    """The finding, after the exchange was broken off as the protocol wants it."""
+    try:
+        conversation.cancel_login()
+    except (Unfinished, OSError):
+        conversation.our_turn = False
+    return Unfinished(code, words)

@@ -1,0 +1,228 @@
+"""The dialect of SMTP and LMTP: replies of three digits (RFC 5321 4.2), and what is in them."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .conversation import RATE_WORDS, Conversation, Turn, quoted
+from .report import Code, Severity, Stage, Unfinished
+
+if TYPE_CHECKING:
+    from .smtp import SmtpOptions
+
+# Limits of one reply, for lines see conversation.MAX_LINE. 200 EHLO lines are legal; nothing needs more than these.
+MAX_REPLY_LINES = 1000
+MAX_REPLY = 64 * 1024
+
+# What a refusal is called at each stage: for now (4xx), for good (5xx).
+REFUSALS = {
+    Stage.GREETING: (Code.GREETING_DEFERRED, Code.GREETING_REFUSED),
+    Stage.CAPABILITIES: (Code.HELLO_DEFERRED, Code.HELLO_REFUSED),
+    Stage.TLS: (Code.STARTTLS_DEFERRED, Code.STARTTLS_REFUSED),
+    Stage.AUTH: (Code.AUTH_DEFERRED, Code.AUTH_REJECTED),
+    Stage.MAIL: (Code.SENDER_DEFERRED, Code.SENDER_REFUSED),
+    Stage.RCPT: (Code.RECIPIENT_DEFERRED, Code.RECIPIENT_REFUSED),
+    Stage.DATA: (Code.MESSAGE_DEFERRED, Code.MESSAGE_REFUSED),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply: its code, and its lines as they were heard, made inert."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The words without the codes; lines joined by spaces."""
+        return " ".join(line[4:] for line in self.lines)
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced status code, `5.1.1` (RFC 3463 2, RFC 2034 4), when there is one that fits the code."""
+        found = re.match(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)", self.lines[0][4:])
+        return found[0] if found and found[1] == str(self.code)[0] else None
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}".rstrip()
+
+
+class Smtp(Conversation):
+    """The dialect: replies of three digits (RFC 5321 4.2)."""
+
+    options: SmtpOptions
+
+    @property
+    def lmtp(self) -> bool:
+        """Whether it is LMTP."""
+        return self.options.lmtp
+
+    def ask(self, line: str, *codes: int, shown: str | None = None) -> Reply:
+        """Say a line and hear the reply. With `codes`, any other one ends the conversation as a refusal."""
+        self.say(line, shown)
+        return self.expect(*codes)
+
+    def expect(self, *codes: int) -> Reply:
+        """The next reply; with `codes`, any other one ends the conversation as a refusal."""
+        reply = self.reply()
+        if codes:
+            self.require(reply, *codes)
+        return reply
+
+    def require(self, reply: Reply, *codes: int) -> None:
+        """End the conversation unless the reply has one of the codes."""
+        if reply.code not in codes:
+            raise self.refusal(reply)
+
+    def reply(self) -> Reply:
+        """The next reply, with all its lines. Raises `Unfinished` for what is none."""
+        lines: list[str] = []
+        size = 0
+        while True:
+            line = self.hear()
+            parts = parse_reply_line(line)
+            if parts is None or (lines and line[:3] != lines[0][:3]):
+                raise self._no_reply(line, bool(lines))
+            lines.append(line)
+            size += len(line)
+            if parts.last:
+                # After 421 the server closes (RFC 5321 3.8), and 354 waits for a message: no turn to say QUIT.
+                self.our_turn = parts.code not in (354, 421)
+                return Reply(parts.code, tuple(lines))
+            if len(lines) >= MAX_REPLY_LINES or size > MAX_REPLY:
+                raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+
+    def _no_reply(self, line: str, continued: bool) -> Unfinished:
+        if self.awaited == "the greeting" and not continued and not line[:3].isdigit():
+            return self.wrong_protocol(line)
+        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {quoted(line)}")
+
+    def refusal(self, reply: Reply) -> Unfinished:
+        """The finding for a reply that is not the one wanted."""
+        asked = self.awaited.replace("the reply to ", "").replace("the greeting", "greeting")
+        words = quoted(str(reply))
+        if 400 <= reply.code < 500:
+            deferred = REFUSALS[self._stage][0] if self._stage in REFUSALS else Code.UNEXPECTED_REPLY
+            code = Code.BUSY if reply.code == 421 else deferred
+            if RATE_WORDS.search(reply.text):
+                code = Code.RATE_LIMITED
+            return Unfinished(code, f"{asked} refused for now: {words}", Severity.TEMPORARY)
+        if reply.code >= 500 and self._stage in REFUSALS:
+            return Unfinished(REFUSALS[self._stage][1], f"{asked} refused: {words}")
+        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {asked}: {words}")
+
+    def refuse(self, reply: Reply) -> None:
+        """Note a refusal and go on, unless the server ends the conversation with it (421)."""
+        refusal = self.refusal(reply)
+        if reply.code == 421 or refusal.code is Code.UNEXPECTED_REPLY:
+            raise refusal
+        self.problem(refusal.code, refusal.words, refusal.severity)
+
+    def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
+        """AUTH (RFC 4954 4); an empty initial response is a `=`."""
+        if initial is None:
+            return self._turn(self.ask(f"AUTH {mechanism}", 235, 334))
+        line = f"AUTH {mechanism} {b64encode(initial).decode() or '='}"
+        return self._turn(self.ask(line, 235, 334, shown=f"AUTH {mechanism} ***"))
+
+    def continue_login(self, response: bytes) -> Turn:
+        """A line of base64."""
+        return self._turn(self.ask(b64encode(response).decode(), 235, 334, shown="***"))
+
+    def _turn(self, reply: Reply) -> Turn:
+        return Turn(done=reply.code == 235, challenge=reply.text if reply.code == 334 else "")
+
+    def cancel_login(self) -> None:
+        """A line with an asterisk (RFC 4954 4)."""
+        self.ask("*")
+
+    def interrupted(self, line: str) -> Unfinished:
+        """A 421 may come at any time (RFC 5321 3.8); anything else unasked breaks the pairing."""
+        parts = parse_reply_line(line)
+        if parts is not None and parts.code == 421:
+            return self.refusal(Reply(421, (line,)))
+        return super().interrupted(line)
+
+    def own_name(self) -> str:
+        """The name to say hello with: this host's if it has a domain, else its address as a literal (RFC 5321 4.1.4).
+
+        No look-up is made: DNS has no business in the middle of a conversation.
+        """
+        import socket
+
+        name = socket.gethostname()
+        if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name):
+            return name
+        address = self.own_address()
+        if address is None:
+            return "localhost"
+        return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+    def send_message(self, data: bytes) -> None:
+        """Send a message and the line that ends it."""
+        self.send(data + b".\r\n", [*data.decode("ascii").split("\r\n")[:-1], "."])
+
+    def farewell(self) -> None:
+        """QUIT (RFC 5321 4.1.1.10)."""
+        self.ask("QUIT", 221)
+
+
+# Pure helpers.
+
+
+@dataclass(frozen=True)
+class ReplyLine:
+    """One line of a reply: its code, and whether it is the last."""
+
+    code: int
+    last: bool
+
+
+def parse_reply_line(line: str) -> ReplyLine | None:
+    """RFC 5321 4.2: a code, a hyphen when more lines follow, a text; None if it is none. Codes up to 599 are in use."""
+    found = re.fullmatch(r"([2-5][0-9][0-9])(?:([ -]).*)?", line, re.DOTALL)
+    return ReplyLine(int(found[1]), found[2] != "-") if found else None
+
+
+def capabilities(reply: Reply) -> list[str]:
+    """The extensions of an EHLO reply, a line each (RFC 5321 4.1.1.1)."""
+    return [line[4:] for line in reply.lines[1:] if line[4:]]
+
+
+def parameters(offered: list[str], keyword: str) -> list[str] | None:
+    """The parameters of an extension, None when it is not offered. The old form `AUTH=LOGIN` counts, too."""
+    found: list[str] | None = None
+    for line in offered:
+        first, *rest = line.replace("=", " ", 1).split(" ") if line.upper().startswith("AUTH=") else line.split(" ")
+        if first.upper() == keyword:
+            found = (found or []) + [word for word in rest if word]
+    return found
+
+
+def size_limit(offered: list[str]) -> int | None:
+    """The fixed maximum message size in octets (RFC 1870 4); None when there is none."""
+    values = parameters(offered, "SIZE") or []
+    if not values or not re.fullmatch(r"[0-9]{1,20}", values[0]):
+        return None
+    return int(values[0]) or None
+
+
+QUEUE_IDS = (
+    r"queued as ([\w.-]+)",  # Postfix
+    r"\bid=([\w.-]+)",  # Exim
+    r"<[^>]*> \[InternalId=(\d+)",  # Exchange
+    r"([\w.-]+) Message accepted",  # Sendmail, OpenSMTPD
+    r"\bqp (\d+)",  # qmail
+    r"^[\d.]* ?OK +(\d+ [\w.-]+)",  # Gmail
+    r"<[^>]*> (\S+) Saved",  # Dovecot LMTP
+)
+
+
+def queue_id(text: str) -> str | None:
+    """The queue id that the server named when it took a message; None when it named none we know."""
+    found = next((match for form in QUEUE_IDS if (match := re.search(form, text, re.IGNORECASE))), None)
+    return found[1] if found else None
