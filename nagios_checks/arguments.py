@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 
 from mailprobe.options import Declaration, Options, UsageError, declarations, read, spell
 from mailprobe.text import printable
+
+from .credentials import SOURCES, expand, secret
 
 EXIT_UNKNOWN = 3
 
@@ -25,6 +26,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one line on standard output, which is where Nagios looks."""
+        dummy, colon, unknown = message.partition("unrecognized arguments: ")
+        if colon:
+            # Names only: behind an option that we do not have there may be a password, as check_smtp takes it.
+            names = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
+            message = f"{' '.join(names) or printable(unknown, limit=80)}: there is no such option; see --help"
         raise Misuse(message.removeprefix("argument "))
 
     def exit(self, status: int = EXIT_UNKNOWN, message: str | None = None) -> NoReturn:
@@ -50,8 +56,12 @@ def _long(name: str) -> str:
 def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None:
     """Add an argument for each declared option, in a group for each family; no default is set here."""
     flags = {declared.name: flag(declared) for declared in declarations(options)}
+    left = dict.fromkeys(flags)
     for family in reversed(options.__mro__):
-        own = [d for d in declarations(options) if d.name in vars(family).get("__annotations__", {})]
+        # A protocol may declare anew what its family has; it stays in the family's group.
+        names = [name for name in vars(family).get("__annotations__", {}) if name in left]
+        own = [declared for declared in declarations(options) if declared.name in names]
+        left = {name: None for name in left if name not in names}
         if own:
             group = parser.add_argument_group((family.__doc__ or "").partition("\n")[0].rstrip("."))
             for declared in own:
@@ -61,10 +71,8 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
 def _add(group: Any, declared: Declaration, flags: Mapping[str, str]) -> None:
     words = spell(declared.help, lambda name: flags.get(name, name)).replace("%", "%%")
     if declared.secret:
-        group.add_argument(flag(declared), metavar="FILE", help=f"File that holds the {declared.name}.")
-        group.add_argument(
-            _long(f"{declared.name}_env"), metavar="NAME", help=f"Environment variable that holds the {declared.name}."
-        )
+        for source, (metavar, meaning) in SOURCES.items():
+            group.add_argument(_long(f"{declared.name}_{source}"), metavar=metavar, help=meaning.format(declared.name))
         return
     names = [name for name in (LETTERS.get(declared.name), flag(declared)) if name]
     if declared.kind == "bool":
@@ -76,6 +84,8 @@ def _add(group: Any, declared: Declaration, flags: Mapping[str, str]) -> None:
     if declared.default not in (None, ()):
         shown = f"{declared.default:g}" if declared.kind == "float" else str(declared.default).rstrip(".")
         words += f" Default: {shown}."
+    if declared.name == "family":
+        group = group.add_mutually_exclusive_group()
     group.add_argument(
         *names,
         dest=declared.name,
@@ -112,40 +122,37 @@ def _number(text: str) -> float:
 NUMBERS: dict[str, Any] = {"int": _whole_number, "float": _number}
 
 
-def to_options(options: type[T], given: argparse.Namespace) -> T:
-    """The options object for a parsed command line. Raises `Misuse`."""
+def to_options(options: type[T], given: argparse.Namespace, inline: Mapping[str, str]) -> T:
+    """The options object for a parsed command line and the secrets of a file of options. Raises `Misuse`."""
     declared = {d.name: d for d in declarations(options)}
-    flags = {name: flag(declaration) for name, declaration in declared.items()}
     try:
         values = {name: getattr(given, name) for name, declaration in declared.items() if not declaration.secret}
         for name in (name for name, declaration in declared.items() if declaration.secret):
-            values[name] = secret(name, getattr(given, f"{name}_file"), getattr(given, f"{name}_env"))
+            sources = {source: getattr(given, f"{name}_{source}") for source in SOURCES}
+            values[name] = secret(name, sources, inline.get(name))
         return read(options, values)
     except UsageError as error:
-        words = spell(error.words, lambda name: flags.get(name, name))
-        raise Misuse(f"{flags.get(error.option, _long(error.option))}: {words}") from None
+        raise misuse(options, error) from None
 
 
-def secret(name: str, file: str | None, variable: str | None) -> str | None:
-    """A secret from a file (its last line end does not count) or an environment variable; None when neither is named.
+def parse(parser: Parser, options: type[Options], arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse a command line, a file of options included; returns the secrets of that file beside it. Raises `Misuse`."""
+    secrets = frozenset(declared.name for declared in declarations(options) if declared.secret)
+    try:
+        arguments, inline = expand(arguments, parser.prog, secrets)
+    except UsageError as error:
+        raise misuse(options, error) from None
+    for argument in arguments:
+        if re.fullmatch(r"(-\w|--[a-z-]+=)--", argument):  # argparse makes a list of it
+            raise Misuse(f"{argument[:-2].rstrip('=')}: '--' is no value")
+    return parser.parse_args(arguments), inline
 
-    Raises `UsageError`, which never tells of the content.
-    """
-    if file is not None and variable is not None:
-        raise UsageError(f"{name}_env", f"contradicts {_long(name + '_file')}: give one of them")
-    if file is not None:
-        try:
-            with open(file, encoding="utf-8") as stream:
-                return stream.read(65536).rstrip("\r\n")
-        except OSError as error:
-            raise UsageError(f"{name}_file", f"'{printable(file)}' cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise UsageError(f"{name}_file", f"'{printable(file)}' is not a text in UTF-8") from None
-    if variable is not None:
-        if variable not in os.environ:
-            raise UsageError(f"{name}_env", f"there is no environment variable '{printable(variable)}'")
-        return os.environ[variable]
-    return None
+
+def misuse(options: type[Options], error: UsageError) -> Misuse:
+    """A wrong option in the words of the command line."""
+    flags = {declared.name: flag(declared) for declared in declarations(options)}
+    words = spell(error.words, lambda name: flags.get(name, _long(name)))
+    return Misuse(f"{flags.get(error.option, _long(error.option))}: {words}")
 
 
 # Thresholds.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ from typing import Any, Callable, NoReturn
 import nagiosplugin
 from nagiosplugin.state import Critical, Ok, ServiceState, Unknown, Warn
 
-from mailprobe.options import TlsOptions
-from mailprobe.report import Problem, Report, Stage
+from mailprobe.options import TlsOptions, UsageError
+from mailprobe.report import Code, Facts, Problem, Report, Stage
 from mailprobe.text import printable
 from mailprobe.version import __version__
 
@@ -29,6 +30,8 @@ from .arguments import (
     Threshold,
     add_options,
     add_thresholds,
+    misuse,
+    parse,
     to_options,
     to_ranges,
 )
@@ -46,7 +49,7 @@ STATES: Mapping[str, ServiceState] = {"ok": Ok, "warning": Warn, "critical": Cri
 # A CRITICAL must not hide behind a part that could not be measured: nagiosplugin ranks by number, UNKNOWN the worst.
 RANKS = {Ok: 0, Unknown: 1, Warn: 2, Critical: 3}
 # How long after its time limit a run that does not end by itself is ended; a user's regular expression can do that.
-OVERRUN_SECONDS = 0.8
+OVERRUN_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,12 @@ class CheckSpec:
     name: str
     description: str
     options: type[TlsOptions]
+    facts: type[Facts]
     probe: Callable[[Any], Report[Any]]
     metrics: Callable[[Report[Any]], Iterable[nagiosplugin.Metric]]
     """What was measured beyond the times of the stages and the days of the certificate."""
-    headline: Callable[[Report[Any]], str]
-    """What to say when all is well."""
+    headline: Callable[[Report[Any]], Iterable[str]]
+    """What to say when all is well, beyond what is said of every protocol."""
     thresholds: tuple[Threshold, ...] = field(default=())
 
     @property
@@ -92,7 +96,7 @@ class ProbeResource(nagiosplugin.Resource):
 
     def probe(self) -> Iterator[nagiosplugin.Metric]:
         """Problems first, so that among equals the finding is what the status line tells."""
-        report = self.report = self.spec.probe(self.options)
+        report = self.report = self._probe()
         for problem in report.problems:
             yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
         measured = set()
@@ -103,6 +107,17 @@ class ProbeResource(nagiosplugin.Resource):
             if name not in measured:
                 yield nagiosplugin.Metric(name, None, context="missing")
 
+    def _probe(self) -> Report[Any]:
+        try:
+            return self.spec.probe(self.options)
+        except socket.timeout:  # outside of any stage: what took so long is on this host
+            seconds = self.options.timeout
+            report = Report(self.spec.name, self.options.hostname, self.options.port, self.spec.facts())
+            report.elapsed = seconds
+            words = f"the run did not end in {seconds:g} s"
+            report.problems.append(Problem(Code.TIMEOUT, Stage.COMMAND, words))
+            return report
+
     def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
         for stage, seconds in report.timings.items():
@@ -110,7 +125,9 @@ class ProbeResource(nagiosplugin.Resource):
 
     def _certificate(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         if report.certificate.days_left is not None:
-            yield nagiosplugin.Metric("certificate_days", report.certificate.days_left)
+            expired = any(problem.code is Code.CERTIFICATE_EXPIRED for problem in report.problems)
+            context = "told" if expired else None
+            yield nagiosplugin.Metric("certificate_days", report.certificate.days_left, context=context)
 
 
 class ProblemContext(nagiosplugin.Context):
@@ -130,9 +147,21 @@ class MetricContext(nagiosplugin.ScalarContext):
         super().__init__(name, warning or "~:", critical or "~:")
         self._given = {"warn": warning or "", "crit": critical or ""}
 
+    def describe(self, metric: nagiosplugin.Metric) -> str:
+        """The metric in plain decimals."""
+        return f"{metric.name} is {metric.value}{metric.uom or ''}"
+
     def performance(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Performance:
         """Performance data with the ranges as they were given."""
         return super().performance(metric, resource)._replace(**self._given)
+
+
+class ToldContext(MetricContext):
+    """One finding, one result: a measurement that a problem has told of already is not judged again."""
+
+    def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
+        """OK whatever the range."""
+        return nagiosplugin.Result(Ok, None, metric)
 
 
 class MissingContext(nagiosplugin.Context):
@@ -165,7 +194,10 @@ class ReportSummary(nagiosplugin.Summary):
 
     def ok(self, results: nagiosplugin.Results) -> str:
         """The headline."""
-        return self._at(self.spec.headline(self._report))
+        report = self._report
+        return self._at(
+            f"{', '.join((*_common_headline(report), *self.spec.headline(report)))}, in {report.elapsed:.3f} s"
+        )
 
     def problem(self, results: nagiosplugin.Results) -> str:
         """The worst result, and how many more there are."""
@@ -196,6 +228,25 @@ class ReportSummary(nagiosplugin.Summary):
         return f"{self._report.where}: {words}"
 
 
+def _common_headline(report: Report[Any]) -> Iterator[str]:
+    yield f"'{report.facts.banner}'"
+    if report.tls.version:
+        yield report.tls.version
+    if report.certificate.days_left is not None:
+        yield f"certificate valid for {report.certificate.days_left} days"
+    if report.facts.login == "accepted":
+        yield f"logged in with {report.facts.mechanism}"
+    elif report.facts.login == "refused":
+        yield f"login refused, as it must be, with {report.facts.mechanism}"
+
+
+def measured(*values: tuple[str, float | None, str | None]) -> Iterator[nagiosplugin.Metric]:
+    """Metrics for the values (name, number, unit) that there are; what was not measured is absent, never zero."""
+    for name, value, unit in values:
+        if value is not None:
+            yield nagiosplugin.Metric(name, Seconds(value) if isinstance(value, float) else value, unit, 0)
+
+
 def build(
     spec: CheckSpec, options: TlsOptions, warning: Mapping[str, str], critical: Mapping[str, str]
 ) -> tuple[nagiosplugin.Check, ProbeResource]:
@@ -209,6 +260,7 @@ def build(
         resource,
         *contexts,
         ProblemContext("problem"),
+        ToldContext("told", warning.get("certificate_days"), critical.get("certificate_days")),
         MissingContext("missing"),
         ReportSummary(spec, resource),
         WorstFirst(),
@@ -238,6 +290,12 @@ def parser(spec: CheckSpec) -> Parser:
     )
     group.add_argument("--json", action="store_true", help="Print the whole report as one JSON document instead.")
     group.add_argument(
+        "--extra-opts",
+        metavar="[SECTION][@FILE]",
+        help="Read options from a section of an ini file, as the Monitoring Plugins do, passwords too (password = ...);"
+        " by default the section is named as this program.",
+    )
+    group.add_argument(
         "-V", "--version", action="version", version=f"%(prog)s {__version__}", help="Print the version."
     )
     group.add_argument("-h", "--help", action="help", help="Print this help.")
@@ -259,8 +317,8 @@ def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
 
 
 def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
-    given = parser(spec).parse_args(arguments)
-    options = to_options(spec.options, given)
+    given, secrets = parse(parser(spec), spec.options, arguments)
+    options = to_options(spec.options, given, secrets)
     warning, critical = to_ranges(given, (known.metric for known in spec.known_metrics))
     for metric in TLS_METRICS:
         if options.tls == "none" and metric in {**warning, **critical}:
@@ -269,9 +327,8 @@ def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
     try:
         with _ended_after(options.timeout + OVERRUN_SECONDS):
             check()
-    except Overrun:
-        words = f"{spec.name.upper()} CRITICAL - {options.host}: the run did not end in {options.timeout:g} s"
-        return int(Critical), f"{printable(words)}\n"
+    except UsageError as error:
+        raise misuse(spec.options, error) from None
     if resource.report is None:
         raise RuntimeError("the check ended without a report")
     if given.json:
@@ -279,16 +336,13 @@ def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
     return check.exitcode, as_text(check, resource.report, given.verbose)
 
 
-class Overrun(BaseException):
-    """The run did not end by itself; no `except Exception` on the way may swallow it."""
-
-
 @contextmanager
 def _ended_after(seconds: float) -> Iterator[None]:
     """The net below the probe's own deadline: an alarm, for the main thread of a single command."""
 
     def ring(*dummy: object) -> NoReturn:
-        raise Overrun
+        # In a stage of the conversation it is explained like any other, so that what was measured is not lost.
+        raise socket.timeout(f"the run did not end in {seconds:g} s")
 
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -300,6 +354,8 @@ def _ended_after(seconds: float) -> Iterator[None]:
 
 def _write(output: str) -> None:
     """Print what a terminal of any encoding can show; a closed standard output must not change the exit code."""
+    if sys.stdout is None:
+        return  # Somebody closed it before we began.
     try:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(output.encode(encoding, "backslashreplace").decode(encoding))

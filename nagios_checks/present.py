@@ -16,6 +16,9 @@ from mailprobe.text import printable
 MAX_STATUS = 500
 # Nagios 3 takes 4 KiB of output, Nagios 4 and Icinga 8 KiB and more; -vv is for people.
 MAX_OUTPUT = 4000
+# A single line of it, and how many of the last ones are kept whatever is left out.
+MAX_LINE = 250
+TAIL = 5
 MAX_TRANSCRIPT = 16000
 
 
@@ -24,26 +27,29 @@ def as_text(check: nagiosplugin.Check, report: Report[Any], verbose: int) -> str
     status = printable(f"{check.name} {str(check.state).upper()} - {check.summary_str}", limit=MAX_STATUS)
     lines = [f"{status} | {' '.join(check.perfdata)}"]
     if verbose:
-        lines += [printable(line) for line in (*check.verbose_str, *_facts(report))]
+        lines += [*check.verbose_str, *_facts(report)]
     if verbose > 1:
-        lines += [printable(line) for line in report.transcript]
+        lines += report.transcript
     return "\n".join(_shortened(lines, MAX_OUTPUT if verbose < 2 else MAX_TRANSCRIPT)) + "\n"
 
 
 def _shortened(lines: list[str], limit: int) -> list[str]:
     """As many lines as go into `limit` characters, less what is left out of the middle, and a line that says so."""
+    status, *rest = lines
+    rest = [printable(line, limit=MAX_LINE) for line in rest]
     if sum(len(line) + 1 for line in lines) <= limit:
-        return lines
-    tail = lines[-10:]
-    room = limit - sum(len(line) + 1 for line in tail) - 60
+        return [status, *rest]
+    tail = rest[-TAIL:]
+    room = limit - sum(len(line) + 1 for line in [status, *tail])
     kept = []
-    for line in lines[:-10]:
+    for line in rest[:-TAIL]:
         room -= len(line) + 1
         if room < 0:
             break
         kept.append(line)
-    left_out = len(lines) - len(kept) - len(tail)
-    return [*(kept or lines[:1]), f"=== {left_out} lines left out, --json has them all", *tail]
+    left_out = len(rest) - len(kept) - len(tail)
+    notice = [f"=== {left_out} lines left out, --json has them all"] if left_out else []
+    return [status, *kept, *notice, *tail]
 
 
 def _facts(report: Report[Any]) -> Iterator[str]:
@@ -73,9 +79,7 @@ def _fact(name: str, value: Any) -> Iterator[str]:
     elif isinstance(value[0], str):
         yield f"{name}: {', '.join(value)}"
     else:
-        for item in value:  # the answer to a command or about a recipient
-            asked = getattr(item, fields(item)[0].name)
-            yield f"{name}: {asked}: {item.code} {item.text}"
+        yield from (f"{name}: {item}" for item in value)
 
 
 def as_json(check: nagiosplugin.Check, report: Report[Any]) -> str:

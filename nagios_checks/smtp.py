@@ -16,25 +16,16 @@ from .arguments import Threshold
 
 def metrics(report: Report[SmtpFacts]) -> Iterator[nagiosplugin.Metric]:
     """What only SMTP measures."""
-    if report.facts.size_limit is not None:
-        yield nagiosplugin.Metric("size_limit", report.facts.size_limit, "B", 0)
+    yield from common.measured(("size_limit", report.facts.size_limit, "B"))
 
 
-def headline(report: Report[SmtpFacts]) -> str:
-    """What was done, and by whom."""
+def headline(report: Report[SmtpFacts]) -> Iterator[str]:
+    """What was accepted."""
     facts = report.facts
-    done = [f"'{facts.banner}'"]
-    if report.tls.version:
-        done.append(report.tls.version)
-    if report.certificate.days_left is not None:
-        done.append(f"certificate valid for {report.certificate.days_left} days")
-    if facts.mechanism:
-        done.append(f"logged in with {facts.mechanism}")
     if facts.deliveries:
-        done.append("message accepted" + (f" as {facts.queue_id}" if facts.queue_id else ""))
+        yield "message accepted" + (f" as {facts.queue_id}" if facts.queue_id else "")
     elif facts.recipients:
-        done.append(f"{len(facts.recipients)} recipient{'s' * (len(facts.recipients) > 1)} accepted")
-    return f"{', '.join(done)}, in {report.elapsed:.3f} s"
+        yield f"{len(facts.recipients)} recipient{'s' * (len(facts.recipients) > 1)} accepted"
 
 
 CHECK = common.CheckSpec(
@@ -42,6 +33,7 @@ CHECK = common.CheckSpec(
     description="Hold a conversation with an SMTP, submission or LMTP server, judge every reply, and say what is wrong."
     " Nothing is delivered unless --send is given.",
     options=SmtpOptions,
+    facts=SmtpFacts,
     probe=probe,
     metrics=metrics,
     headline=headline,

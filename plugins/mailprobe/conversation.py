@@ -21,7 +21,7 @@ from . import network, tls
 from .network import Deadline
 from .options import LoginOptions
 from .report import CERTIFICATE_CODES, Code, Problem, Report, Severity, Stage, Unfinished
-from .text import Blotter, decoded, printable
+from .text import BLOT, Blotter, decoded, printable
 
 # RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
 MAX_LINE = 8192
@@ -35,10 +35,13 @@ MAX_WORDS = 200
 FAREWELL_SECONDS = 1.0
 # What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
 FAREWELL_GRACE = 0.5
+# One reply of several lines. 200 EHLO lines are legal; nothing needs more than these.
+MAX_REPLY_LINES = 1000
+MAX_REPLY = 256 * 1024
 CHUNK = 16384
 # There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
 RATE_WORDS = re.compile(
-    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .*limit", re.IGNORECASE
+    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit", re.IGNORECASE
 )
 
 
@@ -107,11 +110,11 @@ class Conversation(ABC):
         guess = guess_protocol(line)
         looks = f", this looks like {guess}" if guess else ""
         name = self.report.protocol.upper()
-        return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {quoted(line)}")
+        return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {self.quoted(line)}")
 
     def interrupted(self, line: str) -> Unfinished:
         """The finding for a line that the server said without having been asked."""
-        return Unfinished(Code.UNEXPECTED_REPLY, f"the server spoke without being asked: {quoted(line)}")
+        return Unfinished(Code.UNEXPECTED_REPLY, f"the server spoke without being asked: {self.quoted(line)}")
 
     # Beginning and end.
 
@@ -158,10 +161,9 @@ class Conversation(ABC):
         except Unfinished as unfinished:
             # A reply too many may show only now; of a conversation that has ended in a finding it is no news.
             if judge and unfinished.code is Code.UNEXPECTED_REPLY:
-                self.problem(unfinished.code, unfinished.words)
+                self.problem(unfinished.code, unfinished.words, unfinished.severity)
             else:
-                self.report.notes.append(f"the farewell failed: {unfinished.words}")
-                self.note(self.report.notes[-1])
+                self.remark(f"the farewell failed: {unfinished.words}")
 
     def _close(self) -> None:
         if self._sock is None:
@@ -200,9 +202,29 @@ class Conversation(ABC):
         self.report.transcript.append(f"*** {words}")
         self.report.problems.append(Problem(code, self._stage, words, severity))
 
+    def remark(self, words: str) -> None:
+        """Something that is no finding, but worth knowing."""
+        self.report.notes.append(printable(words))
+        self.note(words)
+
     def note(self, words: str) -> None:
         """A line of ours in the transcript."""
         self.report.transcript.append(f"=== {printable(words)}")
+
+    def expect_text(self, banner: str) -> None:
+        """Judge the greeting by the text that it must contain, if there is one."""
+        wanted = self.options.expect
+        if wanted is not None and printable(wanted) not in banner:
+            self.problem(Code.GREETING_UNEXPECTED, f"the greeting lacks '{wanted}': {self.quoted(banner)}")
+
+    def quoted(self, words: str) -> str:
+        """A server's words inside a finding: without our secrets, clean, cut, and seen to be somebody else's."""
+        return f"'{printable(self._blot(words).strip(), limit=MAX_WORDS)}'"
+
+    @property
+    def asked(self) -> str:
+        """What was asked, for the words of a finding."""
+        return self.awaited.replace("the reply to ", "").replace("the greeting", "greeting")
 
     # Speaking and listening.
 
@@ -227,14 +249,18 @@ class Conversation(ABC):
             return None
         return str(self._sock.getsockname()[0]).partition("%")[0]
 
-    def say(self, line: str, shown: str | None = None) -> None:
-        """Send one line; `shown` is what the transcript has in place of a line with a secret."""
+    def say(self, line: str, shown: str | None = None, about: str | None = None) -> None:
+        """Send one line; `shown` is what the transcript has in place of a line with a secret.
+
+        `about` are the words of a finding about the reply, where the line itself would not do.
+        """
         # Options were checked when they were read; this is the last gate in front of the wire.
         if any(character in line for character in "\r\n\0"):
             raise ValueError(f"a line may hold no CR, LF or NUL: {self._blot(line)!r}")
         shown = self._blot(line) if shown is None else shown
+        if shown != BLOT:  # the answer to a challenge belongs to the command that began the login
+            self.awaited = f"the reply to {printable(about or shown, limit=60)}"
         self.send(line.encode() + b"\r\n", [shown])
-        self.awaited = f"the reply to {printable(shown, limit=60)}"
 
     def send(self, data: bytes, shown: list[str]) -> None:
         """Send octets, within the deadline even when the server stops reading; `shown` are their transcript's lines."""
@@ -247,14 +273,28 @@ class Conversation(ABC):
         while rest:
             rest = rest[self._timed().send(rest) :]
 
-    def hear(self) -> str:
-        """The next line of the server's, without its end, made inert and without our secrets."""
-        line = self._blot(decoded(self._read_line()))
-        self._show("<~  " if self.encrypted else "<-  ", line)
+    def hear(self, shown: bool = True) -> str:
+        """The next line of the server's, without its end and made inert; in the transcript if `shown`.
+
+        It may hold our secrets, since a password may be a word that the protocol needs; what is shown does not.
+        """
+        line = decoded(self._read_line())
+        if shown:
+            self._show("<~  " if self.encrypted else "<-  ", line)
         return printable(line)
 
+    def hear_octets(self, count: int) -> str:
+        """So many octets, a literal, made inert; the caller has bounded the number."""
+        while len(self._buffer) < count:
+            if not self._receive():
+                raise self._closed()
+        text = decoded(bytes(self._buffer[:count]))
+        del self._buffer[:count]
+        self._show("<~  " if self.encrypted else "<-  ", text)
+        return printable(text)
+
     def _show(self, mark: str, line: str) -> None:
-        self.report.transcript.append(mark + printable(line, limit=MAX_SHOWN))
+        self.report.transcript.append(mark + printable(self._blot(line), limit=MAX_SHOWN))
 
     def _read_line(self) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -270,8 +310,9 @@ class Conversation(ABC):
 
     def _closed(self) -> Unfinished:
         words = f"the server closed the connection, waiting for {self.awaited}"
-        if self._buffer:
-            words += f"; its last words were {quoted(self._blot(decoded(bytes(self._buffer))))}"
+        # Of a secret that is sent back only in part nothing would be recognised.
+        if self._buffer and not self.options.secrets:
+            words += f"; its last words were {self.quoted(decoded(bytes(self._buffer)))}"
         return Unfinished(Code.CONNECTION_CLOSED, words)
 
     def _receive(self) -> bool:
@@ -303,7 +344,7 @@ class Conversation(ABC):
             raise Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection before our {before[:60]}")
         if b"\n" in self._buffer:
             raise self.interrupted(self.hear())
-        raise self.interrupted(self._blot(decoded(bytes(self._buffer))))
+        raise self.interrupted(decoded(bytes(self._buffer)))
 
     def _peek(self) -> bool:
         """Read what has come already without waiting for more; False at the end of the stream."""
@@ -333,13 +374,13 @@ class Conversation(ABC):
         name, dummy, session.cipher_bits = self._sock.cipher() or (None, None, None)
         session.cipher = name
         session.verified = self._sock.context.verify_mode is ssl.CERT_REQUIRED
-        self.peer = tls.Peer(self._sock.getpeercert(binary_form=True) or b"", self._sock.getpeercert() or {})
+        self.peer = tls.peer(self._sock)
         trust = "verified" if session.verified else "not verified"
         self.note(f"TLS: {session.version}, {session.cipher}, certificate {trust}")
         self.our_turn = turn
 
     def _injected(self) -> Unfinished:
-        words = quoted(self._blot(decoded(bytes(self._buffer))))
+        words = self.quoted(decoded(bytes(self._buffer)))
         if self.options.tls == "implicit":
             return Unfinished(
                 Code.TLS_HANDSHAKE_FAILED, f"the server speaks plain text, not TLS, on this port: {words}"
@@ -391,11 +432,6 @@ def guess_protocol(line: str) -> str | None:
 C = TypeVar("C", bound=Conversation)
 
 
-def quoted(words: str) -> str:
-    """A server's words inside a finding: clean, cut, and seen to be somebody else's."""
-    return f"'{printable(words.strip(), limit=MAX_WORDS)}'"
-
-
 def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Callable[[C], None]) -> None:
     """Hold a conversation within one deadline, and fill the report.
 
@@ -412,6 +448,8 @@ def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Cal
         with dialect(report, options, deadline, tls.context(options, verify=False), inspecting=True) as conversation:
             talk(conversation)
     report.elapsed = time.monotonic() - started
-    # Last, since reading a certificate costs time (80 ms to import cryptography) that is not the server's.
+    # Late, since reading a certificate costs time (80 ms to import cryptography) that is not the server's.
     if conversation.peer is not None:
         report.certificate = tls.certificate(conversation.peer, report.notes)
+    # Last, so that nothing that a server says, be it in a certificate, can carry a secret out of here.
+    report.redact(Blotter(options.secrets))

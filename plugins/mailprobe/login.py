@@ -7,9 +7,10 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Callable
 
-from .conversation import Conversation, Turn, quoted
+from .conversation import Conversation, Turn
 from .report import Code, Facts, Stage, Unfinished
 from .sasl import MECHANISMS, Credentials, Exchange, ServerFault, choose
+from .text import printable
 
 # What a server says of a login that it does not accept for good.
 REFUSED = frozenset({Code.AUTH_REJECTED, Code.ACCOUNT_EXPIRED})
@@ -53,23 +54,24 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
         raise Unfinished(Code.AUTH_NOT_OFFERED, "the server offers no login")
     mechanism = choose(facts.auth_mechanisms, options.mechanism, login)
     if mechanism is None:
-        offered = quoted(" ".join(facts.auth_mechanisms))
+        offered = conversation.quoted(" ".join(facts.auth_mechanisms))
         wanted = options.mechanism or "one that we know and have the means for"
         raise Unfinished(Code.MECHANISM_NOT_OFFERED, f"the server offers login by {offered}, not by {wanted}")
     facts.mechanism = mechanism
-    exchange = MECHANISMS[mechanism].exchange
+    known = MECHANISMS[mechanism]
     if mechanism in own:
         own[mechanism](login)
-    elif exchange is not None:
-        _exchange(conversation, mechanism, exchange(login))
+    elif known.exchange is not None:
+        _exchange(conversation, mechanism, known.exchange(login), known.blind)
 
 
-def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange) -> None:
+def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, blind: bool) -> None:
     """RFC 4422 3: challenge and response, until the server has heard enough and we have, too."""
     try:
         turn = conversation.begin_login(mechanism, next(exchange))
         while not turn.done:
-            turn = conversation.continue_login(exchange.send(_challenge(turn)) or b"")
+            challenge = b"" if blind else _challenge(turn)
+            turn = conversation.continue_login(exchange.send(challenge) or b"")
     except StopIteration:
         raise _broken_off(
             conversation, Code.UNEXPECTED_REPLY, f"{mechanism} is complete, but the server asks on"
@@ -83,9 +85,9 @@ def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange) ->
 
 def _challenge(turn: Turn) -> bytes:
     try:
-        return b64decode(turn.challenge, validate=True)
+        return b64decode(turn.challenge.strip(), validate=True)
     except binascii.Error:
-        raise ServerFault(f"the challenge is not base64: {quoted(turn.challenge)}") from None
+        raise ServerFault(f"the challenge is not base64: {printable(turn.challenge, limit=80)}") from None
 
 
 def _complete(mechanism: str, exchange: Exchange, turn: Turn) -> None:

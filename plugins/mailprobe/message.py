@@ -17,18 +17,23 @@ def compose(sender: str, recipients: list[str], host: str, subject: str, body: s
 
     `Auto-Submitted: auto-generated` (RFC 3834) keeps vacation notices from answering.
     """
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
     message["Date"] = formatdate(usegmt=False, localtime=True)
-    message["From"] = sender or f"mailprobe@{host}"
-    message["To"] = ", ".join(recipient if "@" in recipient else f"{recipient}@{host}" for recipient in recipients)
+    message["From"] = _whole(sender or "mailprobe", host)
+    message["To"] = ", ".join(_whole(recipient, host) for recipient in recipients)
     message["Subject"] = subject
     message["Message-ID"] = make_msgid("mailprobe", domain=host)
     message["Auto-Submitted"] = "auto-generated"
     message["User-Agent"] = f"mailprobe/{__version__}"
     # ASCII goes as it is: quoted-printable, which email prefers for lines over 78, is harder to read in a transcript.
     plain = body.isascii() and all(len(line) <= MAX_TEXT_LINE for line in body.splitlines())
-    message.set_content(body, cte="7bit" if plain else None)
+    message.set_content(body, cte="7bit" if plain else "quoted-printable")
     return message
+
+
+def _whole(address: str, host: str) -> str:
+    """An address with a domain, which only the envelope may leave out (RFC 5321 4.5.1: postmaster)."""
+    return address if "@" in address else f"{address}@{host}"
 
 
 def on_the_wire(message: EmailMessage) -> bytes:

@@ -20,17 +20,10 @@ MAX_ADDRESSES = 16
 # What the resolver's answers mean (RFC 3493 6.1; EAI_NODATA and EAI_ADDRFAMILY are glibc's and not everywhere).
 _NO_ADDRESS = {getattr(socket, name) for name in ("EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)}
 
-_NO_ROUTE = {
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.ENETDOWN,
-    errno.EADDRNOTAVAIL,
-    errno.EAFNOSUPPORT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EINVAL,
-}
+# What this host lacks is no finding about the server; everything else that a connection can fail with is.
+_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EBADF, errno.EFAULT}
+# How long to wait before a full queue of a Unix socket is tried again.
+_QUEUE_SECONDS = 0.05
 
 
 class Deadline:
@@ -62,8 +55,10 @@ class Candidate:
 
     @property
     def ip(self) -> str:
-        """The IP address as text."""
-        return str(self.sockaddr[0])
+        """The IP address as text, of a link-local one with its zone (RFC 4007 11)."""
+        ip = str(self.sockaddr[0])
+        scope = self.sockaddr[3] if len(self.sockaddr) > 3 else 0
+        return ip if not scope or "%" in ip else f"{ip}%{scope}"
 
     def __str__(self) -> str:
         return f"{self.ip} port {self.sockaddr[1]}"
@@ -85,6 +80,8 @@ def _look_up(host: str, port: int, family: str, deadline: Deadline) -> list[Any]
     def ask() -> None:
         try:
             answers.put(socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_STREAM))
+        except socket.gaierror as error:
+            answers.put(error if family == "any" or error.errno != socket.EAI_NONAME else _other_family(host, error))
         except Exception as error:
             answers.put(error)
 
@@ -101,6 +98,15 @@ def _look_up(host: str, port: int, family: str, deadline: Deadline) -> list[Any]
         raise answer
     found: list[Any] = answer
     return found
+
+
+def _other_family(host: str, error: socket.gaierror) -> Exception:
+    """Of a name that is only in /etc/hosts, the resolver does not say that it has addresses of the other family."""
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return error
+    return socket.gaierror(next(iter(_NO_ADDRESS), error.errno), "it has addresses of another family only")
 
 
 def _unresolved(error: socket.gaierror, host: str, family: str) -> Unfinished:
@@ -136,17 +142,20 @@ def connect(candidates: list[Candidate], deadline: Deadline, note: Callable[[str
 
 def connect_unix(path: str, deadline: Deadline) -> socket.socket:
     """A socket connected to the Unix socket `path`. Raises `Unfinished`."""
-    try:
-        return _open(socket.AF_UNIX, path, deadline.remaining())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Unfinished(Code.SOCKET_MISSING, f"{path}: {error.strerror}") from None
-    except PermissionError as error:
-        raise Unfinished(Code.SOCKET_DENIED, f"{path}: {error.strerror}") from None
-    except ConnectionRefusedError:
-        raise Unfinished(Code.CONNECTION_REFUSED, f"connection refused: nobody listens on {path}") from None
-    except BlockingIOError:
-        # connect(2): the backlog of the listener is full, and a socket with a time limit does not block on that.
-        raise Unfinished(Code.TIMEOUT, f"{path} does not take connections: its queue is full") from None
+    while True:
+        try:
+            return _open(socket.AF_UNIX, path, deadline.remaining())
+        except PermissionError as error:
+            raise Unfinished(Code.SOCKET_DENIED, f"{path}: {error.strerror}") from None
+        except ConnectionRefusedError:
+            raise Unfinished(Code.CONNECTION_REFUSED, f"connection refused: nobody listens on {path}") from None
+        except BlockingIOError:
+            # connect(2): the backlog of the listener is full, and a socket with a time limit does not block on that.
+            time.sleep(_QUEUE_SECONDS)
+        except OSError as error:
+            if isinstance(error, socket.timeout) or error.errno in _OUR_OWN:
+                raise
+            raise Unfinished(Code.SOCKET_MISSING, f"{path}: {error.strerror}") from None
 
 
 def _open(family: int, sockaddr: Any, seconds: float) -> socket.socket:
@@ -167,9 +176,9 @@ def _unconnected(error: OSError, candidate: Candidate, seconds: float) -> Unfini
         return Unfinished(Code.CONNECTION_REFUSED, f"connection refused by {candidate}")
     if isinstance(error, ConnectionResetError):
         return Unfinished(Code.CONNECTION_RESET, f"connection reset by {candidate} at once")
-    if error.errno in _NO_ROUTE:
-        return Unfinished(Code.NO_ROUTE, f"no route to {candidate}: {error.strerror}")
-    raise error
+    if error.errno in _OUR_OWN:
+        raise error
+    return Unfinished(Code.NO_ROUTE, f"no route to {candidate}: {error.strerror}")
 
 
 def explain(error: OSError, awaited: str, deadline: Deadline) -> Unfinished:
@@ -186,6 +195,6 @@ def explain(error: OSError, awaited: str, deadline: Deadline) -> Unfinished:
         return Unfinished(Code.CONNECTION_RESET, f"the connection was reset, waiting for {awaited}")
     if isinstance(error, (BrokenPipeError, ConnectionAbortedError)):
         return Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection, waiting for {awaited}")
-    if error.errno in _NO_ROUTE:
-        return Unfinished(Code.NO_ROUTE, f"the way to the server broke off, waiting for {awaited}: {error.strerror}")
-    raise error
+    if error.errno is None or error.errno in _OUR_OWN:
+        raise error
+    return Unfinished(Code.NO_ROUTE, f"the way to the server broke off, waiting for {awaited}: {error.strerror}")

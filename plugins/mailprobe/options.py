@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
@@ -40,9 +41,13 @@ class UsageError(Exception):
 
 
 def spell(words: str, spelling: Callable[[str], str]) -> str:
-    """Replace every option name in braces in `words` by `spelling(name)`."""
-    # Not str.format(): a user's value in the words may hold braces of its own.
-    return re.sub(r"\{([a-z][a-z_0-9]*)\}", lambda match: spelling(match[1]), words)
+    """Replace every option name in braces in `words` by `spelling(name)`; `{{` stands for a brace."""
+    return re.sub(r"\{\{|\{([a-z][a-z_0-9]*)\}", lambda match: spelling(match[1]) if match[1] else "{", words)
+
+
+def shown(value: str) -> str:
+    """A user's value for the words of a `UsageError`: quoted, inert, cut, and its braces left alone by `spell()`."""
+    return "'" + printable(value, limit=80).replace("{", "{{") + "'"
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,8 @@ TYPE_WORDS = {"str": "a text", "int": "a whole number", "float": "a number", "bo
 
 def _check(declared: Declaration, value: Any, place: str) -> None:
     def wrong(words: str) -> UsageError:
-        shown = "" if declared.secret else f"'{printable(str(value), limit=80)}' "
-        return UsageError(declared.name, f"{place}{shown}{words}")
+        quoted = "" if declared.secret else f"{shown(str(value))} "
+        return UsageError(declared.name, f"{place}{quoted}{words}")
 
     # A bool is an int to Python, and to nobody else.
     if type(value) not in TYPES[declared.kind]:
@@ -160,14 +165,20 @@ def _check(declared: Declaration, value: Any, place: str) -> None:
         _check_text(declared, value, wrong)
 
 
+# Controls, and what some reader takes for the end of a line.
+LINE_BREAKERS = frozenset({"Cc", "Zl", "Zp"})
+
+
 def _check_text(declared: Declaration, value: str, wrong: Callable[[str], UsageError]) -> None:
     if len(value) > MAX_VALUE:
         raise UsageError(declared.name, f"has {len(value)} characters, {MAX_VALUE} are the most")
     allowed = "\t\r\n" if declared.multiline else ""
     for position, character in enumerate(value, start=1):
-        if (character < " " or character == "\x7f") and character not in allowed:
-            raise wrong(f"has a control character ({character!r}) as character {position}: take it out")
-        if "\ud800" <= character <= "\udfff":
+        category = unicodedata.category(character)
+        if category in LINE_BREAKERS and character not in allowed:
+            # Not which one: of a secret nothing is shown.
+            raise wrong(f"has a control character or a line separator as character {position}: take it out")
+        if category == "Cs":
             raise wrong(f"is not valid UTF-8 at character {position}")
 
 
@@ -222,6 +233,7 @@ class ConnectOptions(Options):
         maximum=86400,
         metavar="SECONDS",
     )
+    expect: str | None = option("Text that the greeting must contain.", default=None, metavar="TEXT")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -230,6 +242,8 @@ class ConnectOptions(Options):
                 raise UsageError("port", "goes with a host, and {host} is the path of a Unix socket: leave one out")
             if self.family != "any":
                 raise UsageError("family", "goes with a host, and {host} is the path of a Unix socket: leave one out")
+            if len(self.host.encode()) > MAX_SOCKET_PATH:
+                raise UsageError("host", f"the path of a Unix socket has at most {MAX_SOCKET_PATH} octets")
         else:
             _check_host("host", self.host, self.family)
 
@@ -241,25 +255,50 @@ class ConnectOptions(Options):
     @property
     def hostname(self) -> str:
         """`host` as the resolver wants it: without the brackets of an IPv6 address."""
-        return self.host[1:-1] if self.host.startswith("[") and self.host.endswith("]") else self.host
+        return _unbracketed(self.host)
+
+
+# sockaddr_un has 108 octets on Linux, the last of them 0; elsewhere it is a few less.
+MAX_SOCKET_PATH = 107
+# RFC 1035 3.1, as text.
+MAX_NAME = 253
+
+
+def _unbracketed(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _check_host(name: str, host: str, family: str) -> None:
-    bare = host.strip("[]")
-    if not bare or " " in bare or bare.startswith("."):
-        raise UsageError(name, f"'{printable(host, limit=80)}' is not a host name or address")
+    """A host name or an address, an IPv6 one in brackets or not and with a zone or not (RFC 4007 11)."""
+    bare = _unbracketed(host)
+    address, percent, zone = bare.partition("%")
     try:
-        version = ipaddress.ip_address(bare.partition("%")[0]).version
+        version = ipaddress.ip_address(address).version
     except ValueError:
         if ":" in bare:
-            raise UsageError(name, f"'{printable(host, limit=80)}' is no address; give the port as {{port}}") from None
-        try:
-            bare.encode("idna")
-        except UnicodeError:
-            raise UsageError(name, f"'{printable(host, limit=80)}' is not a host name that DNS can hold") from None
-    else:
-        if family not in ("any", f"ipv{version}"):
-            raise UsageError("family", f"'{family}' contradicts {{host}} {printable(bare)}, an IPv{version} address")
+            raise UsageError(name, f"{shown(host)} is no address; give the port as {{port}}") from None
+        _check_name(name, host)
+        return
+    if percent and (version == 4 or not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", zone)):
+        raise UsageError(name, f"{shown(host)} is no address with a zone")
+    if bare != host and version == 4:
+        raise UsageError(name, f"{shown(host)}: brackets are for IPv6 addresses")
+    if family not in ("any", f"ipv{version}"):
+        raise UsageError("family", f"'{family}' contradicts {{host}} {shown(bare)}, an IPv{version} address")
+
+
+def _check_name(option: str, name: str) -> None:
+    if not name.strip(".") or any(character in name for character in " []%/@"):
+        raise UsageError(option, f"{shown(name)} is not a host name or address")
+    if re.fullmatch(r"[0-9.]+", name):
+        # The resolver would read 127.1 as an address, and certificates would not.
+        raise UsageError(option, f"{shown(name)} is no IPv4 address: write all four numbers")
+    try:
+        encoded = name.encode("idna")
+    except UnicodeError:
+        encoded = b""
+    if not encoded or len(encoded.rstrip(b".")) > MAX_NAME:
+        raise UsageError(option, f"{shown(name)} is not a host name that DNS can hold")
 
 
 @dataclass(frozen=True)
@@ -311,9 +350,8 @@ class TlsOptions(ConnectOptions):
     @property
     def server_name(self) -> str | None:
         """The name for SNI and for the certificate; None for a Unix socket without one."""
-        if self.tls_server_name is not None:
-            return self.tls_server_name
-        return None if self.is_socket else self.hostname.partition("%")[0].rstrip(".")
+        name = self.tls_server_name or (None if self.is_socket else self.host)
+        return None if name is None else _unbracketed(name).partition("%")[0].rstrip(".")
 
 
 @dataclass(frozen=True)

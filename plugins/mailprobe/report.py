@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +22,10 @@ class Stage(str, Enum):
     RCPT = "rcpt"
     DATA = "data"
     RESET = "reset"
+    MAILBOX = "mailbox"
+    SEARCH = "search"
+    QUOTA = "quota"
+    SCRIPT = "script"
     QUIT = "quit"
 
 
@@ -91,6 +95,17 @@ class Code(str, Enum):
     RECIPIENT_DEFERRED = "recipient-deferred"
     MESSAGE_REFUSED = "message-refused"
     MESSAGE_DEFERRED = "message-deferred"
+    MAILBOX_UNAVAILABLE = "mailbox-unavailable"
+    MAILBOX_IN_USE = "mailbox-in-use"
+    LOGIN_DELAY = "login-delay"
+    SEARCH_REFUSED = "search-refused"
+    QUOTA_UNAVAILABLE = "quota-unavailable"
+    QUOTA_EXCEEDED = "quota-exceeded"
+    ALERT = "alert"
+    SCRIPT_REFUSED = "script-refused"
+    NO_ACTIVE_SCRIPT = "no-active-script"
+    SYSTEM_TEMPORARY = "system-temporary"
+    SYSTEM_PERMANENT = "system-permanent"
 
 
 CERTIFICATE_CODES = frozenset(code for code in Code if code.value.startswith("certificate-"))
@@ -138,7 +153,7 @@ HINTS: Mapping[Code, str] = {
     Code.STARTTLS_INJECTION: "Plain text came behind the go-ahead for TLS: a broken server, or somebody in between who"
     " injects replies (CVE-2021-22947 and its kin).",
     Code.TLS_HANDSHAKE_FAILED: "Client and server found no common way: protocol version, cipher, certificate type; or"
-    " the port does not speak TLS from the first byte (tls: starttls).",
+    " the port does not speak TLS from the first byte (tls: starttls), or the server wants a client certificate.",
     Code.TLS_FAILED: "TLS broke after the handshake; a client certificate that is asked for shows up here, too.",
     Code.CERTIFICATE_EXPIRED: "Renew the certificate; if that was done, reload the service, it still uses the old one.",
     Code.CERTIFICATE_NOT_YET_VALID: "The certificate begins later. Check the clocks of server and monitoring host.",
@@ -170,6 +185,19 @@ HINTS: Mapping[Code, str] = {
     " server's log.",
     Code.MESSAGE_REFUSED: "The envelope was fine, the message was not: a content filter, a size limit, a quota.",
     Code.MESSAGE_DEFERRED: "The message was not taken for now: disk space, a filter (milter) that is down, a quota.",
+    Code.MAILBOX_UNAVAILABLE: "The login worked, but there is no such folder or it does not open: look at the spelling,"
+    " the mailbox's files, their owner and locks, and the mail location that the server computes for this user.",
+    Code.SEARCH_REFUSED: "The server does not accept the search: see its words, and RFC 9051 6.4.4 for the keys.",
+    Code.QUOTA_UNAVAILABLE: "There is no quota to measure: not offered, not set for this user, or not for this folder.",
+    Code.QUOTA_EXCEEDED: "The mailbox is full, and new mail will not fit: clean up, or raise the limit.",
+    Code.ALERT: "The server wants people to read this.",
+    Code.SCRIPT_REFUSED: "The server does not take it: no Sieve, an extension that is not enabled, no space, or a"
+    " script storage that does not open.",
+    Code.NO_ACTIVE_SCRIPT: "Filters and vacation notices of this user do not run; activate a script.",
+    Code.MAILBOX_IN_USE: "Another session has locked the mailbox. Is somebody reading it, or did a session not end?",
+    Code.LOGIN_DELAY: "The server wants more time between two logins of one user. Probe less often.",
+    Code.SYSTEM_TEMPORARY: "Something behind the server does not work for now: its account database, storage, network.",
+    Code.SYSTEM_PERMANENT: "Something behind the server does not work, and somebody has to mend it: see its log.",
 }
 
 
@@ -278,7 +306,7 @@ class Report(Generic[F]):
     @property
     def where(self) -> str:
         """The place as people write it: `mx.example.org:25`, `[2001:db8::1]:25`, `/run/lmtp`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host and self.host[:1] not in "[/" else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
     @property
@@ -286,6 +314,13 @@ class Report(Generic[F]):
         """The verdict that all front ends share, thresholds apart: `ok`, `warning` or `critical`."""
         states = {problem.severity.state for problem in self.problems}
         return next((state for state in ("critical", "warning") if state in states), "ok")
+
+    def redact(self, blot: Callable[[str], str]) -> None:
+        """Pass everything that may hold a server's words through `blot`; what the caller gave is left as it is."""
+        for name in ("facts", "problems", "notes", "tls", "certificate"):
+            setattr(self, name, _through(blot, getattr(self, name)))
+        # As one text, because a server may spread a secret over several lines.
+        self.transcript = blot("\n".join(self.transcript)).split("\n") if self.transcript else []
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain JSON types; every key is always there, null, false or empty where unknown."""
@@ -303,6 +338,18 @@ class Report(Generic[F]):
             "facts": asdict(self.facts),
             "transcript": list(self.transcript),
         }
+
+
+def _through(blot: Callable[[str], str], value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return blot(value)
+    if isinstance(value, list):
+        return [_through(blot, item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _through(blot, getattr(value, f.name)) for f in fields(value)})
+    return value
 
 
 def _rounded(seconds: float | None) -> float | None:

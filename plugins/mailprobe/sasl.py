@@ -175,6 +175,8 @@ class Mechanism:
 
     exchange: Callable[[Credentials], Exchange] | None
     needs: str = "password"
+    blind: bool = False
+    """Whether it does not care what the challenges are, so that they need not be base64, either."""
 
 
 # The strongest first. EXTERNAL is never guessed: it needs a client certificate, which only the caller knows of.
@@ -188,7 +190,7 @@ MECHANISMS: dict[str, Mechanism] = {
     "OAUTHBEARER": Mechanism(_oauthbearer, "token"),
     "XOAUTH2": Mechanism(_xoauth2, "token"),
     "PLAIN": Mechanism(_plain),
-    "LOGIN": Mechanism(_login),
+    "LOGIN": Mechanism(_login, blind=True),
     "USER": Mechanism(None),  # POP3
     "EXTERNAL": Mechanism(_external, "name"),
 }

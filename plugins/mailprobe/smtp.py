@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import warnings
 from dataclasses import dataclass, field
 
-from .conversation import hold, quoted
+from .conversation import hold
 from .login import log_in
-from .options import MAX_ADDRESS, LoginOptions, UsageError, option
-from .report import Code, Facts, Report, Stage, Unfinished
+from .options import MAX_ADDRESS, LoginOptions, UsageError, option, shown
+from .report import Code, Facts, Report, Severity, Stage, Unfinished
 from .smtp_dialect import Reply, Smtp, capabilities, parameters, queue_id, size_limit
 from .text import printable
 
 # RFC 5321 4.5.3.1.4 counts the CRLF into the 512 octets of a command line.
 MAX_COMMAND = 510
 # The part of a reply that a user's regular expression sees; a hostile reply must not feed its backtracking.
-MAX_MATCHED = 4096
+MAX_RESPONSE = 4096
 
 LMTP_PORT = 24
 # What the conversation itself says, and what would deliver, leak or derail when said in between.
@@ -32,7 +34,6 @@ class SmtpOptions(LoginOptions):
         metavar="NAME",
     )
     lmtp: bool = option("Speak LMTP: say LHLO, and judge the reply for each recipient.", default=False)
-    expect: str | None = option("Text that the greeting must contain.", default=None, metavar="TEXT")
     command: tuple[str, ...] = option(
         "Extra command to say before the transaction; may be given more than once. Its reply must match the {response}"
         " of the same place, or else be positive.",
@@ -67,8 +68,8 @@ class SmtpOptions(LoginOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.helo is not None and not re.fullmatch(r"[!-~]{1,255}", self.helo):
-            raise UsageError("helo", f"'{printable(self.helo, limit=80)}' is no host name or address in brackets")
+        if self.helo is not None and not is_domain(self.helo):
+            raise UsageError("helo", f"{shown(self.helo)} is no host name or address in brackets")
         self._check_commands()
         if self.mail_from is not None and self.mail_from not in ("", "<>"):
             _check_address("mail_from", self.mail_from, "")
@@ -88,10 +89,12 @@ class SmtpOptions(LoginOptions):
             raise UsageError("response", f"there are {len(self.response)}, but only {len(self.command)} of {{command}}")
         for place, pattern in enumerate(self.response, start=1):
             try:
-                re.compile(pattern)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of syntax that a later Python may read otherwise
+                    re.compile(pattern)
             except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(
-                    "response", f"value {place}: '{printable(pattern, limit=80)}' is no regular expression: {error}"
+                    "response", f"value {place}: {shown(pattern)} is no regular expression: {error}"
                 ) from None
 
     @property
@@ -112,20 +115,30 @@ class SmtpOptions(LoginOptions):
 
 
 # RFC 5321 4.1.2, less what nobody could tell from a mistake: spaces inside quotes. "_" is no host name, but in use.
-ADDRESS = re.compile(
-    r"""(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*|"[!#-\[\]-~]+")"""
-    r"@(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[[A-Za-z0-9:.-]+\])"
-    r"|postmaster",
-    re.IGNORECASE,
+LOCAL_PART = re.compile(
+    r"""[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*|"[!#-\[\]-~]+\"""",
 )
+DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+MAX_DOMAIN = 255
+
+
+def is_domain(text: str) -> bool:
+    """Whether it is a domain or an address literal (RFC 5321 4.1.2, 4.1.3)."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return DOMAIN.fullmatch(text) is not None and len(text) <= MAX_DOMAIN
+    try:
+        ipaddress.ip_address(text[1:-1].removeprefix("IPv6:"))
+    except ValueError:
+        return False
+    return True
 
 
 def _check_address(name: str, address: str, place: str) -> None:
     bare = _bare(address)
-    if not ADDRESS.fullmatch(bare) or len(bare) > MAX_ADDRESS:
-        raise UsageError(
-            name, f"{place}'{printable(address, limit=80)}' is not one plain address like postmaster@example.org"
-        )
+    local, dummy, domain = bare.rpartition("@")
+    plain = bare.lower() == "postmaster" or (LOCAL_PART.fullmatch(local) and is_domain(domain))
+    if not plain or len(bare) > MAX_ADDRESS:
+        raise UsageError(name, f"{place}{shown(address)} is not one plain address like postmaster@example.org")
 
 
 def _bare(address: str) -> str:
@@ -144,6 +157,9 @@ class Recipient:
     enhanced: str | None
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.address}: {self.code} {self.text}"
+
 
 @dataclass
 class Command:
@@ -154,6 +170,9 @@ class Command:
     code: int
     enhanced: str | None
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.code} {self.text}"
 
 
 @dataclass
@@ -171,7 +190,7 @@ class SmtpFacts(Facts):
 
 def probe(options: SmtpOptions) -> Report[SmtpFacts]:
     """Talk to an SMTP or LMTP server and report what it said. Raises `UsageError` before anything is connected."""
-    report = Report(options.protocol, options.host, options.effective_port, SmtpFacts())
+    report = Report(options.protocol, options.hostname, options.effective_port, SmtpFacts())
     hold(Smtp, report, options, lambda smtp: _talk(smtp, options, report.facts))
     return report
 
@@ -182,8 +201,7 @@ def _talk(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
         greeting = smtp.reply()
         facts.banner, facts.greeting_code = greeting.text, greeting.code
         smtp.require(greeting, 220)
-        if options.expect is not None and printable(options.expect) not in facts.banner:
-            smtp.problem(Code.GREETING_UNEXPECTED, f"the greeting lacks '{options.expect}': {quoted(facts.banner)}")
+        smtp.expect_text(facts.banner)
     hello = options.helo or smtp.own_name()
     with smtp.stage(Stage.CAPABILITIES):
         _say_hello(smtp, hello, facts)
@@ -195,11 +213,10 @@ def _talk(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
             smtp.start_tls()
         with smtp.stage(Stage.CAPABILITIES):
             _say_hello(smtp, hello, facts)  # RFC 3207 4.2: what was said before TLS is forgotten
-    if options.username is not None:
-        if smtp.inspecting:
-            return  # Nothing secret goes over this connection, and without a login the rest would be misjudged.
-        if not log_in(smtp, facts):
-            return
+    if smtp.inspecting:
+        return  # Whoever is at the other end has no good certificate: nothing that was asked for goes there.
+    if options.username is not None and not log_in(smtp, facts):
+        return
     for place, command in enumerate(options.command):
         with smtp.stage(Stage.COMMAND):
             _say_command(smtp, command, options.response[place] if place < len(options.response) else None, facts)
@@ -223,12 +240,19 @@ def _say_hello(smtp: Smtp, name: str, facts: SmtpFacts) -> None:
 
 def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts) -> None:
     reply = smtp.ask(command)
-    heard = "\n".join(reply.lines)[:MAX_MATCHED]
-    good = reply.code < 400 if pattern is None else re.search(pattern, heard) is not None
+    heard = "\n".join(reply.lines)[:MAX_RESPONSE]
+    good = 200 <= reply.code < 300 if pattern is None else re.search(pattern, heard) is not None
     facts.commands.append(Command(command, good, reply.code, reply.enhanced, reply.text))
+    if reply.code == 421 and not good:
+        raise smtp.refusal(reply)
     if not good:
         wanted = "a positive reply" if pattern is None else f"'{pattern}'"
-        smtp.problem(Code.COMMAND_UNEXPECTED_REPLY, f"{command} was not answered by {wanted}: {quoted(str(reply))}")
+        severity = Severity.TEMPORARY if pattern is None and 400 <= reply.code < 500 else Severity.FAILURE
+        smtp.problem(
+            Code.COMMAND_UNEXPECTED_REPLY,
+            f"{command} was not answered by {wanted}: {smtp.quoted(str(reply))}",
+            severity,
+        )
     if not smtp.our_turn:
         raise smtp.refusal(reply)
 
@@ -244,7 +268,7 @@ def _transact(smtp: Smtp, options: SmtpOptions, hello: str, facts: SmtpFacts) ->
             if not facts.recipients[-1].accepted:
                 smtp.refuse(reply)
     accepted = [recipient.address for recipient in facts.recipients if recipient.accepted]
-    if options.send and accepted and not smtp.inspecting:
+    if options.send and accepted:
         with smtp.stage(Stage.DATA):
             _deliver(smtp, options, hello, accepted, facts)
     else:

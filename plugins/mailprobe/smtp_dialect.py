@@ -7,15 +7,14 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .conversation import RATE_WORDS, Conversation, Turn, quoted
+from .conversation import MAX_REPLY, MAX_REPLY_LINES, RATE_WORDS, Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
 
 if TYPE_CHECKING:
     from .smtp import SmtpOptions
 
-# Limits of one reply, for lines see conversation.MAX_LINE. 200 EHLO lines are legal; nothing needs more than these.
-MAX_REPLY_LINES = 1000
-MAX_REPLY = 64 * 1024
+# The part of a reply in which we look for words: the rest would only cost time, which a hostile reply can make long.
+MAX_MATCHED = 512
 
 # What a refusal is called at each stage: for now (4xx), for good (5xx).
 REFUSALS = {
@@ -90,8 +89,8 @@ class Smtp(Conversation):
             lines.append(line)
             size += len(line)
             if parts.last:
-                # After 421 the server closes (RFC 5321 3.8), and 354 waits for a message: no turn to say QUIT.
-                self.our_turn = parts.code not in (354, 421)
+                # After 421 the server closes (RFC 5321 3.8), and 3yz waits for more of the same: no turn to say QUIT.
+                self.our_turn = parts.code != 421 and not 300 <= parts.code < 400
                 return Reply(parts.code, tuple(lines))
             if len(lines) >= MAX_REPLY_LINES or size > MAX_REPLY:
                 raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
@@ -99,21 +98,20 @@ class Smtp(Conversation):
     def _no_reply(self, line: str, continued: bool) -> Unfinished:
         if self.awaited == "the greeting" and not continued and not line[:3].isdigit():
             return self.wrong_protocol(line)
-        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {quoted(line)}")
+        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
 
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not the one wanted."""
-        asked = self.awaited.replace("the reply to ", "").replace("the greeting", "greeting")
-        words = quoted(str(reply))
+        words = self.quoted(str(reply))
         if 400 <= reply.code < 500:
             deferred = REFUSALS[self._stage][0] if self._stage in REFUSALS else Code.UNEXPECTED_REPLY
             code = Code.BUSY if reply.code == 421 else deferred
-            if RATE_WORDS.search(reply.text):
+            if RATE_WORDS.search(reply.text[:MAX_MATCHED]):
                 code = Code.RATE_LIMITED
-            return Unfinished(code, f"{asked} refused for now: {words}", Severity.TEMPORARY)
+            return Unfinished(code, f"{self.asked} refused for now: {words}", Severity.TEMPORARY)
         if reply.code >= 500 and self._stage in REFUSALS:
-            return Unfinished(REFUSALS[self._stage][1], f"{asked} refused: {words}")
-        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {asked}: {words}")
+            return Unfinished(REFUSALS[self._stage][1], f"{self.asked} refused: {words}")
+        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
 
     def refuse(self, reply: Reply) -> None:
         """Note a refusal and go on, unless the server ends the conversation with it (421)."""
@@ -168,7 +166,13 @@ class Smtp(Conversation):
 
     def farewell(self) -> None:
         """QUIT (RFC 5321 4.1.1.10)."""
-        self.ask("QUIT", 221)
+        reply = self.ask("QUIT")
+        if reply.code < 400 and reply.code != 221:
+            # It may belong to an earlier command, which then had the reply of the one before, and so on.
+            words = f"unexpected reply to QUIT: {self.quoted(str(reply))}"
+            raise Unfinished(Code.UNEXPECTED_REPLY, words, Severity.FLAW)
+        if reply.code >= 400:
+            self.remark(f"QUIT was refused: {self.quoted(str(reply))}")
 
 
 # Pure helpers.
@@ -206,23 +210,23 @@ def parameters(offered: list[str], keyword: str) -> list[str] | None:
 def size_limit(offered: list[str]) -> int | None:
     """The fixed maximum message size in octets (RFC 1870 4); None when there is none."""
     values = parameters(offered, "SIZE") or []
-    if not values or not re.fullmatch(r"[0-9]{1,20}", values[0]):
+    if not values or not re.fullmatch(r"[0-9]{1,18}", values[0]):  # the RFC's 20 digits do not fit into 64 bits
         return None
     return int(values[0]) or None
 
 
 QUEUE_IDS = (
-    r"queued as ([\w.-]+)",  # Postfix
-    r"\bid=([\w.-]+)",  # Exim
-    r"<[^>]*> \[InternalId=(\d+)",  # Exchange
-    r"([\w.-]+) Message accepted",  # Sendmail, OpenSMTPD
-    r"\bqp (\d+)",  # qmail
-    r"^[\d.]* ?OK +(\d+ [\w.-]+)",  # Gmail
-    r"<[^>]*> (\S+) Saved",  # Dovecot LMTP
+    r"queued as ([\w.-]{1,100})",  # Postfix
+    r"\bid=([\w.-]{1,100})",  # Exim
+    r"<[^<>]{0,250}> \[InternalId=(\d{1,30})",  # Exchange
+    r"\b([\w.-]{1,100}) Message accepted",  # Sendmail, OpenSMTPD
+    r"\bqp (\d{1,30})",  # qmail
+    r"^[\d.]{0,10} ?OK +(\d{1,30} [\w.-]{1,100})",  # Gmail
+    r"<[^<>]{0,250}> (\S{1,100}) Saved",  # Dovecot LMTP
 )
 
 
 def queue_id(text: str) -> str | None:
     """The queue id that the server named when it took a message; None when it named none we know."""
-    found = next((match for form in QUEUE_IDS if (match := re.search(form, text, re.IGNORECASE))), None)
+    found = next((match for form in QUEUE_IDS if (match := re.search(form, text[:MAX_MATCHED], re.IGNORECASE))), None)
     return found[1] if found else None

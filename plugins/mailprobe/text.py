@@ -30,9 +30,12 @@ def printable(text: str, limit: int | None = None) -> str:
     tabulator as a space. With `limit`, no more than so many characters, the last of them "…" when it was cut.
     """
     if limit is not None and len(text) > limit:
-        text = text[: limit - 1] + "…"
-    if text.isascii() and text.isprintable() and "|" not in text:
-        return text
+        text = text[:limit] + "…"  # what is behind that need not be looked at
+    shown = text if text.isascii() and text.isprintable() and "|" not in text else _escaped(text)
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _escaped(text: str) -> str:
     shown = []
     for character in text:
         if character in " \t":
@@ -50,27 +53,62 @@ def decoded(data: bytes) -> str:
 
 
 # A shorter secret would blot out every "2" of every reply code; only its encoded forms are looked for.
-MIN_PLAIN_SECRET = 4
+MIN_SECRET = 4
 BLOT = "***"
+
+# What may stand in the middle of a secret that a server sends back over several lines: the line's end, the mark of the
+# transcript, the reply code.
+_GAP = re.compile(r"\s+(?:<[-~]  )?(?:[2-5][0-9]{2}[- ])?")
+# str.lower() may change the length of a text, and positions have to stay what they are.
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
 class Blotter:
-    """Replaces secrets in a text, in whatever encoding a server may send them back.
+    """Replaces secrets in a text, in whatever encoding a server may send them back, also when it breaks lines in them.
 
-    The forms: as it is, base64 at each of the three alignments (so inside a longer base64 text too), percent-encoded,
-    HTML-escaped, backslash-quoted as in IMAP or JSON, hexadecimal, and read as Latin-1.
+    The forms: as it is; base64 and its URL form at each of the three alignments, so that it is found inside a longer
+    text; percent, quoted-printable and xtext; HTML entities; the quoting of IMAP, JSON, Python and SQL; hexadecimal. Of
+    UTF-8 and Latin-1.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms: set[str] = set()
-        for secret in secrets:
-            forms.update(_forms(secret))
-        longest_first = sorted((form for form in forms if form), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
+        forms = {
+            _condensed(shown) for secret in secrets for form in _forms(secret) for shown in (form, printable(form))
+        }
+        self._forms = [form for form in forms if len(form) >= MIN_SECRET]
 
     def __call__(self, text: str) -> str:
         """`text` with every form of every secret replaced by `***`."""
-        return self._pattern.sub(BLOT, text) if self._pattern else text
+        if not self._forms:
+            return text
+        kept: list[int] = []
+        position = 0
+        for gap in _GAP.finditer(text):
+            kept += range(position, gap.start())
+            position = gap.end()
+        kept += range(position, len(text))
+        condensed = "".join([text[index] for index in kept]).translate(_LOWER)
+        spans = []
+        for form in self._forms:
+            start = condensed.find(form)
+            while start >= 0:
+                spans.append((kept[start], kept[start + len(form) - 1] + 1))
+                start = condensed.find(form, start + 1)
+        return _without(text, sorted(spans)) if spans else text
+
+
+def _condensed(form: str) -> str:
+    return _GAP.sub("", form).translate(_LOWER)
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    shown: list[str] = []
+    position = 0
+    for start, end in spans:
+        if start >= position:
+            shown += [text[position:start], BLOT]
+        position = max(position, end)
+    return "".join([*shown, text[position:]])
 
 
 def _forms(secret: str) -> set[str]:
@@ -79,24 +117,30 @@ def _forms(secret: str) -> set[str]:
     import json
     import urllib.parse
 
-    raw = secret.encode()
-    forms = {form for lead in range(3) if len(form := _base64_core(raw, lead)) >= MIN_PLAIN_SECRET}
-    if len(secret) < MIN_PLAIN_SECRET:
-        return forms
-    quoted = secret.replace("\\", "\\\\").replace('"', '\\"')
-    forms |= {
+    forms = set()
+    for raw in (secret.encode(), secret.encode("latin-1", "ignore")):
+        base64s = {_base64_core(raw, lead) for lead in range(3)}
+        forms |= base64s | {form.replace("+", "-").replace("/", "_") for form in base64s}
+        forms |= {decoded(raw), raw.hex(), raw.hex(":")}
+        for sign in "%=+":
+            forms.add("".join(f"{sign}{octet:02x}" for octet in raw))
+            forms.add("".join(chr(o) if chr(o).isascii() and chr(o).isalnum() else f"{sign}{o:02x}" for o in raw))
+    if len(secret) < MIN_SECRET:
+        return {form for form in forms if form != secret}
+    backslashed = secret.replace("\\", "\\\\")
+    return forms | {
         secret,
-        quoted,
+        backslashed,
+        backslashed.replace('"', '\\"'),
+        secret.replace('"', '""'),
         json.dumps(secret)[1:-1],
-        raw.hex(),
-        urllib.parse.quote(secret, safe=""),
         urllib.parse.quote(secret),
         urllib.parse.quote_plus(secret),
         html.escape(secret),
         html.escape(secret, quote=False),
-        decoded(secret.encode("latin-1", "ignore")),
+        "".join(f"&#{ord(character)};" for character in secret),
+        "".join(character if character.isalnum() else f"&#{ord(character)};" for character in secret),
     }
-    return {form for form in forms if len(form) >= MIN_PLAIN_SECRET}
 
 
 def _base64_core(raw: bytes, lead: int) -> str:

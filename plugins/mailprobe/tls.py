@@ -6,7 +6,10 @@ key, and anything of an unverified certificate, is then unknown.
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +70,8 @@ def context(options: TlsOptions, verify: bool) -> ssl.SSLContext:
 def _loading(name: str, path: str, wrong: str) -> Iterator[None]:
     """Say of a file that cannot be used which option named it."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(name, f"'{printable(path)}' is not a file")  # OpenSSL would wait for a FIFO's writer
         yield
     except ssl.SSLError:
         raise UsageError(name, f"'{printable(path)}' {wrong}") from None
@@ -96,38 +101,57 @@ class Peer:
     parsed: dict[str, Any]
 
 
+def peer(sock: ssl.SSLSocket) -> Peer:
+    """The certificate of the server at the other end."""
+    try:
+        parsed = sock.getpeercert() or {}
+    except ValueError:
+        parsed = {}  # Python reads names as UTF-8, which a private authority may not have written.
+    return Peer(sock.getpeercert(binary_form=True) or b"", parsed)
+
+
 def certificate(peer: Peer, notes: list[str]) -> Certificate:
     """The facts of the peer's certificate; a note is added to `notes` when cryptography is not there to tell all."""
     try:
-        return _from_der(peer.der)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of certificates that a later cryptography will refuse
+            return _from_der(peer.der, notes)
     except ImportError:
         notes.append(
             "the Python package cryptography is not installed: the certificate's key is unknown,"
             " and so is everything about a certificate that was not verified"
         )
-        return _from_mapping(peer.parsed)
-    except ValueError as error:
-        # OpenSSL took it, cryptography is stricter; TLS itself is not at fault.
-        notes.append(f"the certificate cannot be read in full: {printable(str(error), limit=200)}")
-        return _from_mapping(peer.parsed)
+    except Exception as error:
+        # OpenSSL took it, cryptography is stricter, with exceptions of many kinds; TLS itself is not at fault.
+        notes.append(f"the certificate cannot be read: {printable(str(error), limit=200)}")
+    return _from_mapping(peer.parsed)
 
 
-def _from_der(der: bytes) -> Certificate:
+def _from_der(der: bytes, notes: list[str]) -> Certificate:
     from cryptography import x509
 
     parsed = x509.load_der_x509_certificate(der)
+    facts = Certificate()
+    for read in (_read_times, _read_subject, _read_issuer, _read_names, _read_key):
+        try:
+            read(parsed, facts)
+        except Exception as error:  # each fact by itself: a strange name must not cost the date
+            notes.append(f"the certificate cannot be read in full: {printable(str(error), limit=200)}")
+    return facts
+
+
+def _read_times(parsed: Any, facts: Certificate) -> None:
     after = _utc(parsed, "not_valid_after")
-    key_type, key_bits = _key(parsed)
-    return Certificate(
-        subject=printable(parsed.subject.rfc4514_string(), limit=MAX_NAME),
-        issuer=printable(parsed.issuer.rfc4514_string(), limit=MAX_NAME),
-        names=_names(parsed),
-        not_before=_utc(parsed, "not_valid_before").isoformat(),
-        not_after=after.isoformat(),
-        days_left=_days_left(after),
-        key_type=key_type,
-        key_bits=key_bits,
-    )
+    facts.not_before, facts.not_after = _utc(parsed, "not_valid_before").isoformat(), after.isoformat()
+    facts.days_left = _days_left(after)
+
+
+def _read_subject(parsed: Any, facts: Certificate) -> None:
+    facts.subject = printable(parsed.subject.rfc4514_string(), limit=MAX_NAME)
+
+
+def _read_issuer(parsed: Any, facts: Certificate) -> None:
+    facts.issuer = printable(parsed.issuer.rfc4514_string(), limit=MAX_NAME)
 
 
 def _utc(parsed: Any, name: str) -> datetime:
@@ -137,36 +161,31 @@ def _utc(parsed: Any, name: str) -> datetime:
     return found
 
 
-def _names(parsed: Any) -> list[str]:
+def _read_names(parsed: Any, facts: Certificate) -> None:
     from cryptography import x509
 
     try:
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return []
-    return [
+        return
+    facts.names = [
         printable(str(name.value), limit=MAX_NAME)
         for name in list(names)[:MAX_NAMES]
         if isinstance(name, (x509.DNSName, x509.IPAddress, x509.RFC822Name))
     ]
 
 
-def _key(parsed: Any) -> tuple[str | None, int | None]:
-    from cryptography.exceptions import UnsupportedAlgorithm
+def _read_key(parsed: Any, facts: Certificate) -> None:
     from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-    try:
-        key = parsed.public_key()
-    except (UnsupportedAlgorithm, ValueError):
-        return None, None
+    key = parsed.public_key()
     for kind, name in ((rsa.RSAPublicKey, "RSA"), (ec.EllipticCurvePublicKey, "EC"), (dsa.DSAPublicKey, "DSA")):
         if isinstance(key, kind):
-            return name, key.key_size
+            facts.key_type, facts.key_bits = name, key.key_size
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return "Ed25519", 256
+        facts.key_type, facts.key_bits = "Ed25519", 256
     if isinstance(key, ed448.Ed448PublicKey):
-        return "Ed448", 456
-    return None, None
+        facts.key_type, facts.key_bits = "Ed448", 456
 
 
 def _from_mapping(parsed: dict[str, Any]) -> Certificate:

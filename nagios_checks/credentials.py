@@ -1,0 +1,184 @@
+"""Where a command gets its secrets from, none of which is its own command line, and the options that a file holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mailprobe.options import UsageError, shown
+
+# More than any password or token; and how long to wait for a command, or for `--password-file <(command)`.
+MAX_SECRET = 65536
+WAIT_SECONDS = 10
+
+SOURCES = {
+    "file": ("FILE", "File that holds the {}."),
+    "env": ("NAME", "Environment variable that holds the {}."),
+    "command": ("COMMAND", "Command that prints the {}; it is run without a shell."),
+    "credential": ("NAME", "Credential of the systemd unit (LoadCredential=) that holds the {}."),
+}
+"""How a secret can be given, as the end of an option's name, the word for its value, and what it is."""
+
+
+def secret(name: str, given: Mapping[str, str | None], inline: str | None = None) -> str | None:
+    """The secret `name` from the one source in `given`, or from an ini file (`inline`); None when there is none.
+
+    The last line end of a file or of what a command prints does not count. Raises `UsageError`, which never tells of
+    the content.
+    """
+    named = [source for source, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{name}_{named[1]}", f"contradicts {{{name}_{named[0]}}}: give one of them")
+    if not named:
+        return inline  # the command line wins over a file of options
+    source = named[0]
+    option, value = f"{name}_{source}", given[source] or ""
+    try:
+        found = _READERS[source](value).decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise UsageError(option, f"{shown(value)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(option, f"what is in {shown(value)} is not a text in UTF-8") from None
+    except _NotThere as reason:
+        raise UsageError(option, str(reason)) from None
+    if not found:
+        raise UsageError(option, f"there is no {name} in {shown(value)}")
+    return found
+
+
+class _NotThere(Exception):
+    """A source that has nothing, and why."""
+
+
+def _from_file(path: str) -> bytes:
+    """A small file, or what comes through a pipe; a pipe into which nobody writes must not hold us up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        read = b""
+        while len(read) < MAX_SECRET and select.select([descriptor], [], [], WAIT_SECONDS)[0]:
+            chunk = os.read(descriptor, MAX_SECRET)
+            if not chunk:
+                break
+            read += chunk
+        return read
+    finally:
+        os.close(descriptor)
+
+
+def _from_environment(name: str) -> bytes:
+    if name not in os.environ:
+        raise _NotThere(f"there is no environment variable {shown(name)}")
+    return os.environb[name.encode()]
+
+
+def _from_command(command: str) -> bytes:
+    try:
+        words = shlex.split(command)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT_SECONDS, check=False)
+    except (ValueError, IndexError):
+        raise _NotThere(f"{shown(command)} is no command") from None
+    except subprocess.TimeoutExpired:
+        raise _NotThere(f"{shown(command)} did not end in {WAIT_SECONDS} s") from None
+    if done.returncode:
+        raise _NotThere(f"{shown(command)} ended with exit code {done.returncode}")
+    return done.stdout[:MAX_SECRET]
+
+
+def _from_credential(name: str) -> bytes:
+    """systemd.exec(5), CREDENTIALS."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        raise _NotThere("there is no $CREDENTIALS_DIRECTORY: systemd sets it for units with LoadCredential=")
+    if "/" in name or not name:
+        raise _NotThere(f"{shown(name)} is no name of a credential")
+    return _from_file(os.path.join(directory, name))
+
+
+_READERS = {
+    "file": _from_file,
+    "env": _from_environment,
+    "command": _from_command,
+    "credential": _from_credential,
+}
+
+
+# Options from a file, the Monitoring Plugins' way (https://www.monitoring-plugins.org/doc/extra-opts.html).
+
+INI_FILES = (
+    "/etc/monitoring-plugins/monitoring-plugins.ini",
+    "/usr/local/etc/monitoring-plugins/monitoring-plugins.ini",
+    "/etc/monitoring-plugins.ini",
+    "/usr/local/etc/monitoring-plugins.ini",
+    "/etc/nagios-plugins/nagios-plugins.ini",
+    "/etc/nagios/plugins.ini",
+)
+
+
+def expand(arguments: list[str], program: str, secrets: frozenset[str]) -> tuple[list[str], dict[str, str]]:
+    """Replace `--extra-opts=[SECTION][@FILE]` by what the section says, put before all else so that it is overruled.
+
+    Returns the arguments, and the secrets that the section gives by their plain name (`password = ...`), which are no
+    arguments. Raises `UsageError`.
+    """
+    rest = [argument for argument in arguments if not re.fullmatch(r"--extra-opts(=.*)?", argument, re.DOTALL)]
+    before: list[str] = []
+    inline: dict[str, str] = {}
+    for argument in arguments:
+        if argument not in rest:
+            where = argument.partition("=")[2]
+            for key, value in _section(where, program):
+                if key in secrets:
+                    inline[key] = value
+                elif len(key) == 1:
+                    before += [f"-{key}", value] if value else [f"-{key}"]
+                else:
+                    before.append(f"--{key}={value}" if value else f"--{key}")
+    return before + rest, inline
+
+
+def _section(where: str, program: str) -> list[tuple[str, str]]:
+    """The keys and values of a section, in their order and as often as they stand there."""
+    section, at, path = where.partition("@")
+    section, path = section or program, path if at else _ini_file()
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError("extra_opts", f"{shown(path)} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError("extra_opts", f"{shown(path)} is not a text in UTF-8") from None
+    found, inside = [], False
+    present = False
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if line.startswith("[") and line.endswith("]"):
+            inside = line[1:-1].strip() == section
+            present = present or inside
+        elif inside and line and line[0] not in "#;":
+            key, equals, value = line.partition("=")
+            if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+", key.strip()):
+                raise UsageError("extra_opts", f"{shown(path)}, line {number}: not of the form name = value")
+            found.append((key.strip(), value.strip()))
+    if not present:
+        raise UsageError("extra_opts", f"{shown(path)} has no section [{section}]")
+    return found
+
+
+def _ini_file() -> str:
+    named = os.environ.get("MP_CONFIG_FILE")
+    directories = [part for part in os.environ.get("NAGIOS_CONFIG_PATH", "").split(":") if part]
+    candidates = [named] if named else []
+    candidates += [
+        os.path.join(part, name) for part in directories for name in ("monitoring-plugins.ini", "plugins.ini")
+    ]
+    candidates += INI_FILES
+    found = next((path for path in candidates if os.path.isfile(path)), None)
+    if found is None:
+        raise UsageError(
+            "extra_opts", f"there is no file of options; name one: --extra-opts=@FILE. Looked for {candidates[0]}"
+        )
+    return found

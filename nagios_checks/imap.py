@@ -1,0 +1,78 @@
+"""check_mail_imap: does an IMAP server work, can a user log in, and what is in the folders?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+import nagiosplugin
+
+from mailprobe.imap import Folder, ImapFacts, ImapOptions, probe
+from mailprobe.report import Report
+
+from . import common
+from .arguments import Threshold
+
+FOLDER_METRICS = (
+    ("messages", None, "number of messages in the folder"),
+    ("unseen", None, "number of messages nobody has seen"),
+    ("recent", None, "number of messages that are new to this session"),
+    ("mailbox_bytes", "B", "octets of all messages, where the server tells"),
+    ("oldest_age", "s", "seconds since the oldest message came"),
+    ("newest_age", "s", "seconds since the newest message came"),
+    ("search_hits", None, "number of messages that --search finds"),
+)
+
+
+def metrics(report: Report[ImapFacts]) -> Iterator[nagiosplugin.Metric]:
+    """What only IMAP measures. Of several folders each has its own data, and each is judged."""
+    facts = report.facts
+    for folder in facts.folders:
+        suffix = f"_{_label(folder)}" if len(facts.folders) > 1 else ""
+        for metric in common.measured(*((name, getattr(folder, name), unit) for name, unit, dummy in FOLDER_METRICS)):
+            yield metric.replace(name=f"{metric.name}{suffix}")
+    yield from common.measured(
+        ("quota_storage_percent", facts.quota_storage_percent, "%"),
+        ("quota_messages_percent", facts.quota_messages_percent, "%"),
+    )
+
+
+def _label(folder: Folder) -> str:
+    """A folder's name as part of a label of performance data."""
+    return re.sub(r"\W+", "_", folder.folder)
+
+
+def headline(report: Report[ImapFacts]) -> Iterator[str]:
+    """What was seen."""
+    for folder in report.facts.folders:
+        hits = "" if folder.search_hits is None else f", {folder.search_hits} found"
+        yield f"{folder.folder}: {folder.messages} messages, {folder.unseen} unseen{hits}"
+    if report.facts.quota_storage_percent is not None:
+        yield f"quota {report.facts.quota_storage_percent:g} % full"
+
+
+CHECK = common.CheckSpec(
+    name="imap",
+    description="Hold a conversation with an IMAP server, judge every reply, log in and look into folders when asked,"
+    " and say what is wrong. Nothing in a mailbox is ever changed.",
+    options=ImapOptions,
+    facts=ImapFacts,
+    probe=probe,
+    metrics=metrics,
+    headline=headline,
+    thresholds=(
+        *(Threshold(name, meaning) for name, dummy, meaning in FOLDER_METRICS),
+        Threshold("quota_storage_percent", "how full the storage quota is"),
+        Threshold("quota_messages_percent", "how full the quota of messages is"),
+    ),
+)
+
+
+def main() -> NoReturn:
+    """The command check_mail_imap."""
+    common.main(CHECK)
+
+
+if __name__ == "__main__":
+    main()

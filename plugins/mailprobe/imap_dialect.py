@@ -1,0 +1,368 @@
+"""The dialect of IMAP: tags, untagged responses, literals, and how its texts are read and written (RFC 9051)."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
+
+from .conversation import MAX_WORDS, RATE_WORDS, Conversation, Turn
+from .report import Code, Severity, Stage, Unfinished
+
+if TYPE_CHECKING:
+    from .imap import ImapOptions
+
+# A header or a folder name as a literal needs far less; a server may announce 2^31 and mean it.
+MAX_LITERAL = 64 * 1024
+# Untagged responses to one command: FETCH gives one for each message, see imap.MAX_FETCHED.
+MAX_RESPONSES = 10_000
+# Parentheses within parentheses: BODYSTRUCTURE, which we never ask for, needs most.
+MAX_DEPTH = 20
+
+# What a response code means (RFC 5530 3, RFC 9051 7.1); what is not here is judged by the stage.
+RESPONSE_CODES = {
+    "AUTHENTICATIONFAILED": (Code.AUTH_REJECTED, Severity.FAILURE),
+    "AUTHORIZATIONFAILED": (Code.AUTH_REJECTED, Severity.FAILURE),
+    "EXPIRED": (Code.ACCOUNT_EXPIRED, Severity.FAILURE),
+    "PRIVACYREQUIRED": (Code.AUTH_NOT_OFFERED, Severity.FAILURE),
+    "UNAVAILABLE": (Code.SYSTEM_TEMPORARY, Severity.TEMPORARY),
+    "INUSE": (Code.MAILBOX_IN_USE, Severity.TEMPORARY),
+    "LIMIT": (Code.RATE_LIMITED, Severity.TEMPORARY),
+    "OVERQUOTA": (Code.QUOTA_EXCEEDED, Severity.FAILURE),
+    "SERVERBUG": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
+    "CONTACTADMIN": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
+    "CORRUPTION": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
+}
+# What NO and BAD are called at each stage.
+REFUSALS = {
+    Stage.GREETING: Code.GREETING_REFUSED,
+    Stage.TLS: Code.STARTTLS_REFUSED,
+    Stage.AUTH: Code.AUTH_REJECTED,
+    Stage.MAILBOX: Code.MAILBOX_UNAVAILABLE,
+    Stage.SEARCH: Code.SEARCH_REFUSED,
+    Stage.QUOTA: Code.QUOTA_UNAVAILABLE,
+}
+
+
+class Literal(str):
+    """A text that goes, or came, as a literal: counted octets instead of quotes."""
+
+    __slots__ = ()
+
+
+class Atom(str):
+    """A token that was not quoted, which is what a keyword or a number is."""
+
+    __slots__ = ()
+
+
+Token = Union[Atom, str, None, list["Token"]]
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response: its tag (`*`, `+` or ours), its status or first words in upper case, and the rest.
+
+    For a status response `response_code` is the atom in brackets, `arguments` what follows it there, and `text` the
+    words for people; for all others `tokens` are what was said.
+    """
+
+    tag: str
+    kind: str
+    text: str = ""
+    response_code: str | None = None
+    arguments: str = ""
+    tokens: tuple[Token, ...] = ()
+
+    def __str__(self) -> str:
+        code = f"[{self.response_code}{' ' if self.arguments else ''}{self.arguments}] " if self.response_code else ""
+        return f"{self.kind} {code}{self.text}".rstrip()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """All that a command brought: the tagged status, and the untagged responses before it."""
+
+    status: Response
+    untagged: tuple[Response, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command was completed."""
+        return self.status.kind == "OK"
+
+    def all(self, kind: str) -> Iterator[tuple[Token, ...]]:
+        """The tokens of all untagged responses of one kind."""
+        return (response.tokens for response in self.untagged if response.kind == kind)
+
+
+class Imap(Conversation):
+    """The dialect: every command has a tag, and its reply ends with the line that begins with it."""
+
+    options: ImapOptions
+    _tag = 0
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What the server offers, in upper case; from CAPABILITY or any response that mentions it."""
+        return [name.upper() for name in self.report.facts.capabilities]
+
+    def greeting(self) -> Response:
+        """The first response. Raises `Unfinished` for what is none."""
+        response = self._response()
+        if response.tag != "*" or response.kind not in ("OK", "PREAUTH", "BYE"):
+            raise self.wrong_protocol(str(response))
+        self.our_turn = response.kind != "BYE"
+        return response
+
+    def ask(self, *command: str, shown: str | None = None) -> Reply:
+        """Say a command, its parts joined, and hear all that it brings. A `Literal` among them goes as a literal."""
+        self._tag += 1
+        about = shown or "".join(command)
+        in_transcript = shown and f"a{self._tag} {shown}"
+        line = f"a{self._tag} "
+        for part in command:
+            if isinstance(part, Literal):
+                self.say(f"{line}{{{len(part.encode())}}}", in_transcript, about)
+                self._go_ahead()
+                line = part
+            else:
+                line += part
+        self.say(line, in_transcript, about)
+        return self.reply()
+
+    def _go_ahead(self) -> None:
+        response = self._response()
+        while response.tag == "*":
+            response = self._response()
+        if response.tag != "+":
+            raise self.refusal(response)
+        self.our_turn = False
+
+    def require(self, *command: str, shown: str | None = None) -> Reply:
+        """As `ask`, but anything else than OK ends the conversation."""
+        reply = self.ask(*command, shown=shown)
+        if not reply.ok:
+            raise self.refusal(reply.status)
+        return reply
+
+    def reply(self) -> Reply:
+        """Everything up to the tagged status of the last command."""
+        untagged: list[Response] = []
+        while len(untagged) < MAX_RESPONSES:
+            response = self._response()
+            if response.tag == f"a{self._tag}":
+                self.our_turn = True
+                return Reply(response, tuple(untagged))
+            if response.tag != "*":
+                raise Unfinished(
+                    Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {self.quoted(str(response))}"
+                )
+            if response.kind == "BYE" and self._stage is not Stage.QUIT:
+                raise self._ended(response)
+            untagged.append(response)
+        raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(untagged)} responses")
+
+    def _response(self) -> Response:
+        """One response with its literals. Raises `Unfinished` for what is none."""
+        pieces: list[str] = []
+        line = self.hear()
+        while announced := re.search(r"~?\{([0-9]+)\}$", line):
+            if len(announced[1]) > 9 or int(announced[1]) > MAX_LITERAL:
+                raise Unfinished(Code.REPLY_TOO_LONG, f"a literal of {announced[1][:20]} octets in {self.awaited}")
+            pieces += [line[: announced.start()], Literal(self.hear_octets(int(announced[1])))]
+            line = self.hear()
+        pieces.append(line)
+        try:
+            response = parse_response(pieces)
+        except ValueError as error:
+            if self.awaited == "the greeting":
+                raise self.wrong_protocol(pieces[0]) from None
+            words = f"{self.awaited} is malformed, {error}: {self.quoted(''.join(pieces))}"
+            raise Unfinished(Code.MALFORMED_REPLY, words) from None
+        self._heed(response)
+        return response
+
+    def _heed(self, response: Response) -> None:
+        """What a server may say at any time: its capabilities, and alerts for people (RFC 9051 7.1)."""
+        if response.kind == "CAPABILITY":
+            self.report.facts.capabilities = [str(token) for token in response.tokens]
+        elif response.response_code == "CAPABILITY":
+            self.report.facts.capabilities = response.arguments.split()
+        elif response.response_code == "ALERT":
+            # An alert from before TLS may be anybody's, and is an old way to trick people (NO STARTTLS, 2021).
+            if self.encrypted or self.options.tls == "none":
+                self.problem(Code.ALERT, f"the server has an alert: {self.quoted(response.text)}", Severity.FLAW)
+        elif response.response_code == "OVERQUOTA" and response.tag == "*":
+            self.problem(Code.QUOTA_EXCEEDED, f"the server says: {self.quoted(response.text)}", Severity.FLAW)
+
+    def refusal(self, response: Response) -> Unfinished:
+        """The finding for a response that is not OK."""
+        words = self.quoted(str(response))
+        if response.kind not in ("NO", "BAD", "BYE"):
+            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
+        code, severity = RESPONSE_CODES.get(
+            response.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
+        )
+        if RATE_WORDS.search(response.text[:MAX_WORDS]):
+            code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
+        for_now = " for now" if severity is Severity.TEMPORARY else ""
+        return Unfinished(code, f"{self.asked} refused{for_now}: {words}", severity)
+
+    def _ended(self, response: Response) -> Unfinished:
+        """BYE in mid-conversation; its response code may say why."""
+        code, severity = RESPONSE_CODES.get(response.response_code or "", (Code.CONNECTION_CLOSED, Severity.FAILURE))
+        return Unfinished(
+            code, f"the server ended the conversation instead of {self.awaited}: {self.quoted(str(response))}", severity
+        )
+
+    def interrupted(self, line: str) -> Unfinished:
+        """An untagged response may come at any time (RFC 9051 5.3), but nobody waits for it: BYE explains an end."""
+        if line.upper().startswith("* BYE"):
+            return self._ended(parse_response([line]))
+        return super().interrupted(line)
+
+    def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
+        """AUTHENTICATE (RFC 9051 6.2.2), with the initial response where the server has SASL-IR (RFC 4959)."""
+        self._tag += 1
+        command = f"a{self._tag} AUTHENTICATE {mechanism}"
+        if initial is not None and "SASL-IR" in self.capabilities:
+            self.say(f"{command} {b64encode(initial).decode() or '='}", f"{command} ***", f"AUTHENTICATE {mechanism}")
+            return self._turn()
+        self.say(command, about=f"AUTHENTICATE {mechanism}")
+        turn = self._turn()
+        return turn if initial is None or turn.done else self.continue_login(initial)
+
+    def continue_login(self, response: bytes) -> Turn:
+        """A line of base64."""
+        self.say(b64encode(response).decode(), "***")
+        return self._turn()
+
+    def cancel_login(self) -> None:
+        """A line with an asterisk (RFC 9051 6.2.2)."""
+        self.say("*")
+        self.reply()
+
+    def _turn(self) -> Turn:
+        response = self._response()
+        while response.tag == "*" and response.kind != "BYE":
+            response = self._response()
+        if response.tag == "+":
+            self.our_turn = True
+            return Turn(done=False, challenge=response.text.strip())
+        if response.tag == "*":
+            raise self._ended(response)
+        if response.tag != f"a{self._tag}" or response.kind != "OK":
+            self.our_turn = response.tag == f"a{self._tag}"
+            raise self.refusal(response)
+        self.our_turn = True
+        return Turn(done=True)
+
+    def farewell(self) -> None:
+        """LOGOUT (RFC 9051 6.1.3). A tagged BYE, which some servers say, is as good."""
+        reply = self.ask("LOGOUT")
+        if reply.status.kind not in ("OK", "BYE"):
+            raise self.refusal(reply.status)
+
+
+# Pure helpers.
+
+_STATUS = ("OK", "NO", "BAD", "PREAUTH", "BYE")
+
+
+def parse_response(pieces: list[str]) -> Response:
+    """A response from its lines and literals. Raises ValueError for what is none."""
+    tag, space, rest = pieces[0].partition(" ")
+    if tag == "+":
+        return Response("+", "", text=rest)
+    if not re.fullmatch(r"\*|[A-Za-z0-9]+", tag) or not space:
+        raise ValueError("it has no tag")
+    kind, dummy, words = rest.partition(" ")
+    if kind.upper() in _STATUS:
+        code = re.match(r"\[([A-Za-z0-9-]+)(?: ([^\]]*))?\] ?", words)
+        text = words[code.end() :] if code else words
+        return Response(tag, kind.upper(), text, code[1].upper() if code else None, (code[2] or "") if code else "")
+    if tag != "*":
+        raise ValueError("it has no status")
+    tokens = parse_tokens([rest, *pieces[1:]])
+    # `* 3 EXISTS`, `* 1 FETCH (...)`: the number comes first.
+    if len(tokens) > 1 and isinstance(tokens[0], Atom) and tokens[0].isdigit() and isinstance(tokens[1], Atom):
+        return Response(tag, tokens[1].upper(), tokens=(tokens[0], *tokens[2:]))
+    if not tokens or not isinstance(tokens[0], Atom):
+        raise ValueError("it says nothing")
+    return Response(tag, tokens[0].upper(), tokens=tuple(tokens[1:]))
+
+
+_TOKEN = re.compile(r' *(?:(?P<open>\()|(?P<close>\))|"(?P<string>(?:[^"\\]|\\.)*)"|(?P<atom>[^() "]+))')
+
+
+def parse_tokens(pieces: list[str]) -> list[Token]:
+    """Atoms, texts, NIL as None, and lists of them. Raises ValueError for unbalanced or endless nesting."""
+    stack: list[list[Token]] = [[]]
+    for piece in pieces:
+        if isinstance(piece, Literal):
+            stack[-1].append(str(piece))
+            continue
+        position = 0
+        while position < len(piece.rstrip(" ")):
+            found = _TOKEN.match(piece, position)
+            if found is None:
+                raise ValueError("a quoted text does not end")
+            position = found.end()
+            if found["open"]:
+                if len(stack) > MAX_DEPTH:
+                    raise ValueError("its parentheses are nested too deep")
+                stack.append([])
+            elif found["close"]:
+                if len(stack) == 1:
+                    raise ValueError("a parenthesis is closed that was not opened")
+                inner = stack.pop()
+                stack[-1].append(inner)
+            elif found["string"] is not None:
+                stack[-1].append(re.sub(r"\\(.)", r"\1", found["string"]))
+            else:
+                stack[-1].append(None if found["atom"].upper() == "NIL" else Atom(found["atom"]))
+    if len(stack) > 1:
+        raise ValueError("a parenthesis is not closed")
+    return stack[0]
+
+
+def number(token: Token) -> int | None:
+    """A number (RFC 9051 9): ASCII digits, 63 bits at the most; None for everything else."""
+    if isinstance(token, str) and re.fullmatch(r"[0-9]{1,19}", token) and int(token) < 2**63:
+        return int(token)
+    return None
+
+
+def string(text: str) -> str:
+    """A text for a command: quoted when it is ASCII without line ends, else a literal (RFC 9051 4.3)."""
+    if text.isascii():
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return Literal(text)
+
+
+def encode_folder(name: str) -> str:
+    """Modified UTF-7 (RFC 3501 5.1.3)."""
+
+    def shifted(match: re.Match[str]) -> str:
+        encoded = b64encode(match[0].encode("utf-16-be")).decode().rstrip("=").replace("/", ",")
+        return f"&{encoded}-"
+
+    return re.sub(r"[^\x20-\x7e]+", shifted, name.replace("&", "&-"))
+
+
+def decode_folder(name: str) -> str:
+    """The name behind modified UTF-7; what is none is left as it is."""
+
+    def plain(match: re.Match[str]) -> str:
+        if not match[1]:
+            return "&"
+        padded = match[1].replace(",", "/") + "=" * (-len(match[1]) % 4)
+        try:
+            return b64decode(padded, validate=True).decode("utf-16-be")
+        except ValueError:
+            return match[0]
+
+    return re.sub(r"&([A-Za-z0-9+,]*)-", plain, name)

@@ -1,0 +1,297 @@
+"""POP3 (RFC 1939): the conversation up to a look into the mailbox. Nothing is ever deleted."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+
+from .conversation import MAX_REPLY, MAX_REPLY_LINES, Conversation, Turn, hold
+from .login import log_in
+from .mailtime import age_of_message
+from .options import LoginOptions, option
+from .report import Code, Facts, Report, Severity, Stage, Unfinished
+from .sasl import MECHANISMS, Credentials
+
+PORTS = {"none": 110, "starttls": 110, "implicit": 995}
+# A longer list costs the server more than it tells us: 10,000 lines are 120 kB.
+MAX_LISTED = 10_000
+
+
+@dataclass(frozen=True)
+class Pop3Options(LoginOptions):
+    """What can be asked of a POP3 server."""
+
+    mechanism: str | None = option(
+        "SASL mechanism, or APOP or USER (with PASS), to log in with; by default the strongest that the server offers.",
+        default=None,
+        choices=tuple(MECHANISMS),
+    )
+
+    @property
+    def effective_port(self) -> int | None:
+        """The port, by mode when none is given: 110, or 995 for implicit TLS."""
+        return self.port if self.port is not None or self.is_socket else PORTS[self.tls]
+
+
+@dataclass
+class Pop3Facts(Facts):
+    """What the server told. Sizes are octets, ages seconds; None for what was not measured."""
+
+    messages: int | None = None
+    mailbox_bytes: int | None = None
+    largest_bytes: int | None = None
+    oldest_age: int | None = None
+    newest_age: int | None = None
+
+
+def probe(options: Pop3Options) -> Report[Pop3Facts]:
+    """Talk to a POP3 server and report what it said. Raises `UsageError` before anything is connected."""
+    report = Report("pop3", options.hostname, options.effective_port, Pop3Facts())
+    hold(Pop3, report, options, lambda pop3: _talk(pop3, options, report.facts))
+    return report
+
+
+def _talk(pop3: Pop3, options: Pop3Options, facts: Pop3Facts) -> None:
+    pop3.connect()
+    with pop3.stage(Stage.GREETING):
+        greeting = pop3.reply()
+        facts.banner = greeting.text
+        pop3.require(greeting)
+        pop3.expect_text(facts.banner)
+    timestamp = apop_timestamp(facts.banner)
+    with pop3.stage(Stage.CAPABILITIES):
+        _ask_capabilities(pop3, facts, timestamp)
+    if options.tls == "starttls":
+        with pop3.stage(Stage.TLS):
+            # RFC 2595 4: offered as STLS; a server without CAPA may know it all the same.
+            if facts.capabilities and not _offers(facts.capabilities, "STLS"):
+                raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STLS")
+            pop3.require(pop3.ask("STLS"))
+            pop3.start_tls()
+        with pop3.stage(Stage.CAPABILITIES):
+            _ask_capabilities(pop3, facts, timestamp)  # RFC 2595 4: what was said before TLS is forgotten
+    if options.username is None or pop3.inspecting:
+        return
+    if not log_in(pop3, facts, {"APOP": lambda login: pop3.apop(login, timestamp), "USER": pop3.user_pass}):
+        return
+    with pop3.stage(Stage.MAILBOX):
+        _look_into_the_mailbox(pop3, facts)
+
+
+def _ask_capabilities(pop3: Pop3, facts: Pop3Facts, timestamp: str) -> None:
+    reply = pop3.ask("CAPA")
+    facts.capabilities = pop3.lines() if reply.ok else []
+    mechanisms = [name.upper() for line in facts.capabilities for name in _parameters(line, "SASL")]
+    if timestamp:
+        mechanisms.append("APOP")
+    # RFC 2449 6.3: USER is offered by its capability; a server without CAPA (RFC 1939) has nothing else.
+    if not facts.capabilities or _offers(facts.capabilities, "USER"):
+        mechanisms.append("USER")
+    facts.auth_mechanisms = mechanisms
+
+
+def _look_into_the_mailbox(pop3: Pop3, facts: Pop3Facts) -> None:
+    stat = pop3.ask("STAT")
+    pop3.require(stat)
+    numbers = two_numbers(stat.text)
+    if numbers is None:
+        pop3.problem(Code.MALFORMED_REPLY, f"the reply to STAT is malformed: {pop3.quoted(stat.text)}")
+        return
+    facts.messages, facts.mailbox_bytes = numbers
+    if not facts.messages:
+        return
+    if facts.messages <= MAX_LISTED:
+        facts.largest_bytes = _largest(pop3)
+    facts.oldest_age = _age(pop3, 1)
+    facts.newest_age = _age(pop3, facts.messages)
+
+
+def _largest(pop3: Pop3) -> int | None:
+    pop3.require(pop3.ask("LIST"))
+    sizes = []
+    for line in pop3.lines(MAX_LISTED + 1):
+        numbers = two_numbers(line)
+        if numbers is None:
+            pop3.problem(Code.MALFORMED_REPLY, f"a line of LIST is malformed: {pop3.quoted(line)}")
+            return None
+        sizes.append(numbers[1])
+    return max(sizes, default=None)
+
+
+def _age(pop3: Pop3, number: int) -> int | None:
+    """Seconds since a message arrived, None when the server does not know TOP (it is optional) or the date is none."""
+    if not pop3.ask(f"TOP {number} 0").ok:
+        return None
+    return age_of_message(pop3.lines(shown=False))
+
+
+# The dialect.
+
+# What -ERR is called at each stage.
+REFUSALS = {
+    Stage.GREETING: Code.GREETING_REFUSED,
+    Stage.TLS: Code.STARTTLS_REFUSED,
+    Stage.AUTH: Code.AUTH_REJECTED,
+    Stage.MAILBOX: Code.MAILBOX_UNAVAILABLE,
+}
+# The response codes of RFC 2449 8 and RFC 3206 that tell more.
+RESPONSE_CODES = {
+    "AUTH": (Code.AUTH_REJECTED, Severity.FAILURE),
+    "IN-USE": (Code.MAILBOX_IN_USE, Severity.TEMPORARY),
+    "LOGIN-DELAY": (Code.LOGIN_DELAY, Severity.TEMPORARY),
+    "SYS/TEMP": (Code.SYSTEM_TEMPORARY, Severity.TEMPORARY),
+    "SYS/PERM": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The first line of a reply: whether it is `+OK`, the words behind it, and the response code in them, if any.
+
+    `challenge` is the base64 of a SASL challenge, None for every other reply.
+    """
+
+    ok: bool
+    text: str
+    response_code: str | None = None
+    challenge: str | None = None
+
+    def __str__(self) -> str:
+        return f"{'+OK' if self.ok else '-ERR'} {self.text}".rstrip()
+
+
+class Pop3(Conversation):
+    """The dialect: `+OK` and `-ERR` (RFC 1939 3), `+ ` for a challenge (RFC 5034 4)."""
+
+    def ask(self, line: str, shown: str | None = None) -> Reply:
+        """Say a line and hear the first line of the reply."""
+        self.say(line, shown)
+        return self.reply()
+
+    def reply(self) -> Reply:
+        """The first line of the next reply. Raises `Unfinished` for what is none."""
+        line = self.hear()
+        reply = parse_reply(line)
+        if reply is None:
+            if self.awaited == "the greeting":
+                raise self.wrong_protocol(line)
+            raise Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
+        self.our_turn = True
+        return reply
+
+    def lines(self, limit: int = MAX_REPLY_LINES, shown: bool = True) -> list[str]:
+        """The lines that follow the first of a multi-line reply, to the one with the dot (RFC 1939 3).
+
+        With `shown` false they are somebody's mail, and the transcript has only their number.
+        """
+        self.our_turn = False
+        lines: list[str] = []
+        size = 0
+        while (line := self.hear(shown)) != ".":
+            lines.append(line.removeprefix("."))
+            size += len(line)
+            if len(lines) > limit or size > MAX_REPLY:
+                raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+        self.our_turn = True
+        if not shown:
+            self.note(f"{len(lines)} lines of a message's header")
+        return lines
+
+    def require(self, reply: Reply) -> None:
+        """End the conversation unless the reply is `+OK`."""
+        if not reply.ok or reply.challenge is not None:
+            raise self.refusal(reply)
+
+    def refusal(self, reply: Reply) -> Unfinished:
+        """The finding for a reply that is not `+OK`."""
+        if reply.ok:
+            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {self.quoted(str(reply))}")
+        code, severity = RESPONSE_CODES.get(
+            reply.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
+        )
+        for_now = " for now" if severity is Severity.TEMPORARY else ""
+        return Unfinished(code, f"{self.asked} refused{for_now}: {self.quoted(str(reply))}", severity)
+
+    def apop(self, login: Credentials, timestamp: str) -> None:
+        """RFC 1939 7: the MD5 of timestamp and password. Raises `Unfinished` where Python has no MD5 (FIPS)."""
+        import hashlib
+
+        try:
+            digest = hashlib.md5((timestamp + login.password).encode()).hexdigest()  # noqa: S324  the protocol's choice
+        except ValueError as error:
+            raise Unfinished(Code.MECHANISM_UNAVAILABLE, f"APOP: {error}") from None
+        self.require(self.ask(f"APOP {login.username} {digest}", shown=f"APOP {login.username} ***"))
+
+    def user_pass(self, login: Credentials) -> None:
+        """USER and PASS (RFC 1939 7)."""
+        self.require(self.ask(f"USER {login.username}"))
+        self.require(self.ask(f"PASS {login.password}", shown="PASS ***"))
+
+    def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
+        """AUTH (RFC 5034 4); an empty initial response is a `=`."""
+        if initial is None:
+            return self._turn(self.ask(f"AUTH {mechanism}"))
+        encoded = b64encode(initial).decode() or "="
+        if len(mechanism) + len(encoded) > MAX_AUTH_LINE:
+            # RFC 5034 4: what does not fit into the line is given as the answer to an empty challenge.
+            turn = self._turn(self.ask(f"AUTH {mechanism}"))
+            return turn if turn.done else self.continue_login(initial)
+        return self._turn(self.ask(f"AUTH {mechanism} {encoded}", shown=f"AUTH {mechanism} ***"))
+
+    def continue_login(self, response: bytes) -> Turn:
+        """A line of base64."""
+        return self._turn(self.ask(b64encode(response).decode(), shown="***"))
+
+    def cancel_login(self) -> None:
+        """A line with an asterisk (RFC 5034 4)."""
+        self.ask("*")
+
+    def _turn(self, reply: Reply) -> Turn:
+        if reply.challenge is not None:
+            return Turn(done=False, challenge=reply.challenge)
+        self.require(reply)
+        return Turn(done=True)
+
+    def farewell(self) -> None:
+        """QUIT (RFC 1939 6)."""
+        self.require(self.ask("QUIT"))
+
+
+# RFC 2449 4: 255 octets a command, with AUTH, a space and CRLF.
+MAX_AUTH_LINE = 247
+
+
+# Pure helpers.
+
+
+def parse_reply(line: str) -> Reply | None:
+    """The first line of a reply; None if it is none. Servers differ in case."""
+    if line == "+" or line.startswith("+ "):
+        return Reply(True, line[2:], challenge=line[2:].strip())
+    status, dummy, text = line.partition(" ")
+    if status.upper() not in ("+OK", "-ERR"):
+        return None
+    code = re.match(r"\[([A-Za-z0-9/-]+)\]", text)
+    return Reply(status.upper() == "+OK", text, code[1].upper() if code else None)
+
+
+def apop_timestamp(banner: str) -> str:
+    """The timestamp of a greeting (RFC 1939 7); empty when the server does not offer APOP."""
+    found = re.search(r"<[!-;=?-~]+@[!-;=?-~]+>", banner)
+    return found[0] if found else ""
+
+
+def two_numbers(text: str) -> tuple[int, int] | None:
+    """The numbers of STAT or a line of LIST: ASCII digits, and not too many of them; None for everything else."""
+    found = re.match(r"([0-9]{1,10}) ([0-9]{1,18})(?: |$)", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _offers(capabilities: list[str], keyword: str) -> bool:
+    return any(line.split(" ")[0].upper() == keyword for line in capabilities)
+
+
+def _parameters(line: str, keyword: str) -> list[str]:
+    first, *rest = line.split(" ")
+    return [word for word in rest if word] if first.upper() == keyword else []

@@ -1,0 +1,325 @@
+"""ManageSieve (RFC 5804): the conversation up to the scripts of a user. Nothing is ever stored or activated."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import Union
+
+from .conversation import MAX_REPLY, MAX_REPLY_LINES, MAX_WORDS, RATE_WORDS, Conversation, Turn, hold
+from .login import log_in
+from .options import LoginOptions, UsageError, option
+from .report import Code, Facts, Report, Severity, Stage, Unfinished
+from .text import printable
+
+SIEVE_PORT = 4190
+# A capability or a script's name as a literal needs far less; a server may announce 2^31 and mean it.
+MAX_LITERAL = 64 * 1024
+# RFC 5804 does not limit scripts; servers do, at 1 MiB (Dovecot) or less.
+MAX_SCRIPT = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SieveOptions(LoginOptions):
+    """What can be asked of a ManageSieve server."""
+
+    require_active: bool = option("A script must be active.", default=False)
+    have_space: int | None = option(
+        "Ask whether a script of so many octets may be stored (HAVESPACE).", default=None, minimum=1, metavar="OCTETS"
+    )
+    check_script: str | None = option(
+        "File with a Sieve script that the server shall check (CHECKSCRIPT); it is not stored.",
+        default=None,
+        path=True,
+        metavar="FILE",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.username is None:
+            for name in ("require_active", "have_space", "check_script"):
+                if getattr(self, name):
+                    raise UsageError(name, "needs a login: give {username}")
+
+    @property
+    def effective_port(self) -> int | None:
+        """The port: 4190 when none is given (RFC 5804 1.8); there is no well-known one for implicit TLS."""
+        return self.port if self.port is not None or self.is_socket else SIEVE_PORT
+
+    def script(self) -> bytes | None:
+        """The script to check. Raises `UsageError` when it cannot be read."""
+        if self.check_script is None:
+            return None
+        try:
+            with open(self.check_script, "rb") as stream:
+                script = stream.read(MAX_SCRIPT + 1)
+        except OSError as error:
+            words = f"'{printable(self.check_script)}' cannot be read: {error.strerror}"
+            raise UsageError("check_script", words) from None
+        if len(script) > MAX_SCRIPT:
+            raise UsageError("check_script", f"has more than {MAX_SCRIPT} octets")
+        return script
+
+
+@dataclass
+class SieveFacts(Facts):
+    """What the server told. `scripts` are None before they were listed."""
+
+    implementation: str | None = None
+    sieve_extensions: list[str] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
+    script_count: int | None = None
+    active_script: str | None = None
+
+
+def probe(options: SieveOptions) -> Report[SieveFacts]:
+    """Talk to a ManageSieve server and report what it said. Raises `UsageError` before anything is connected."""
+    report = Report("sieve", options.hostname, options.effective_port, SieveFacts())
+    script = options.script()
+    hold(Sieve, report, options, lambda sieve: _talk(sieve, options, script, report.facts))
+    return report
+
+
+def _talk(sieve: Sieve, options: SieveOptions, script: bytes | None, facts: SieveFacts) -> None:
+    sieve.connect()
+    with sieve.stage(Stage.GREETING):
+        _read_capabilities(sieve, facts)
+        facts.banner = facts.implementation or ""
+        sieve.expect_text(facts.banner)
+    if options.tls == "starttls":
+        with sieve.stage(Stage.TLS):
+            if not any(line.upper() == "STARTTLS" for line in facts.capabilities):
+                raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
+            sieve.require("STARTTLS")
+            sieve.start_tls()
+        with sieve.stage(Stage.CAPABILITIES):
+            sieve.awaited = "the capabilities that follow TLS"  # RFC 5804 2.2: unasked
+            _read_capabilities(sieve, facts)
+    if options.username is None or sieve.inspecting or not log_in(sieve, facts):
+        return
+    with sieve.stage(Stage.SCRIPT):
+        _list_scripts(sieve, options, facts)
+        if options.have_space is not None:
+            sieve.judge(sieve.ask(f'HAVESPACE "mailprobe" {options.have_space}'))
+        if script is not None:
+            sieve.judge(sieve.ask(f"CHECKSCRIPT {{{len(script)}+}}", script))
+
+
+def _read_capabilities(sieve: Sieve, facts: SieveFacts) -> None:
+    reply = sieve.reply()
+    if reply.status != "OK":
+        raise sieve.refusal(reply)
+    facts.capabilities = [" ".join(map(str, line)) for line in reply.lines]
+    values = {str(line[0]).upper(): str(line[1]) if len(line) > 1 else "" for line in reply.lines}
+    facts.implementation = values.get("IMPLEMENTATION")
+    facts.auth_mechanisms = values.get("SASL", "").upper().split()
+    facts.sieve_extensions = values.get("SIEVE", "").split()
+
+
+def _list_scripts(sieve: Sieve, options: SieveOptions, facts: SieveFacts) -> None:
+    reply = sieve.ask("LISTSCRIPTS")
+    if not sieve.judge(reply):
+        return
+    facts.scripts = [str(line[0]) for line in reply.lines]
+    facts.script_count = len(facts.scripts)
+    facts.active_script = next((str(line[0]) for line in reply.lines if str(line[-1]).upper() == "ACTIVE"), None)
+    if options.require_active and facts.active_script is None:
+        sieve.problem(Code.NO_ACTIVE_SCRIPT, f"none of {facts.script_count} scripts is active")
+
+
+# The dialect.
+
+# What NO and BYE are called at each stage.
+REFUSALS = {
+    Stage.GREETING: Code.GREETING_REFUSED,
+    Stage.TLS: Code.STARTTLS_REFUSED,
+    Stage.AUTH: Code.AUTH_REJECTED,
+    Stage.SCRIPT: Code.SCRIPT_REFUSED,
+}
+# The response codes of RFC 5804 1.3 that tell more. A referral is never followed: a password would go elsewhere.
+RESPONSE_CODES = {
+    "AUTH-TOO-WEAK": (Code.MECHANISM_NOT_OFFERED, Severity.FAILURE),
+    "ENCRYPT-NEEDED": (Code.AUTH_NOT_OFFERED, Severity.FAILURE),
+    "TRANSITION-NEEDED": (Code.AUTH_REJECTED, Severity.FAILURE),
+    "TRYLATER": (Code.SYSTEM_TEMPORARY, Severity.TEMPORARY),
+    "QUOTA": (Code.QUOTA_EXCEEDED, Severity.FAILURE),
+}
+
+
+class Word(str):
+    """A token that was not quoted: a status, ACTIVE, a number."""
+
+    __slots__ = ()
+
+
+Token = Union[Word, str]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The lines of data of a reply, its status (`OK`, `NO`, `BYE`), the response code, and the words for people."""
+
+    lines: tuple[tuple[Token, ...], ...]
+    status: str
+    response_code: str | None = None
+    argument: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        code = f"({self.response_code}) " if self.response_code else ""
+        return f"{self.status} {code}{self.text}".rstrip()
+
+
+class Sieve(Conversation):
+    """The dialect: lines of quoted texts, literals and words, ended by OK, NO or BYE (RFC 5804 1.2, 4)."""
+
+    def ask(self, line: str, literal: bytes | None = None, shown: str | None = None) -> Reply:
+        """Say a command, with a non-synchronizing literal (RFC 5804 1.2) behind it, and hear the reply."""
+        self.say(line, shown)
+        if literal is not None:
+            self.send(literal + b"\r\n", [f"({len(literal)} octets)"])
+        return self.reply()
+
+    def require(self, line: str) -> Reply:
+        """As `ask`, but anything else than OK ends the conversation."""
+        reply = self.ask(line)
+        if reply.status != "OK":
+            raise self.refusal(reply)
+        return reply
+
+    def judge(self, reply: Reply) -> bool:
+        """Note a refusal and go on; BYE ends the conversation."""
+        if reply.status == "OK":
+            return True
+        refusal = self.refusal(reply)
+        if reply.status == "BYE":
+            raise refusal
+        self.problem(refusal.code, refusal.words, refusal.severity)
+        return False
+
+    def reply(self) -> Reply:
+        """Everything up to the status of the last command. Raises `Unfinished` for what is none."""
+        lines: list[tuple[Token, ...]] = []
+        size = 0
+        while len(lines) < MAX_REPLY_LINES and size < MAX_REPLY:
+            tokens = self._tokens()
+            size += sum(map(len, tokens))
+            if isinstance(tokens[0], Word):
+                return self._status(lines, tokens)
+            lines.append(tokens)
+        raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+
+    def _status(self, lines: list[tuple[Token, ...]], tokens: tuple[Token, ...]) -> Reply:
+        status, *rest = tokens
+        code, argument = None, ""
+        if status.upper() not in ("OK", "NO", "BYE"):
+            raise self._malformed(" ".join(tokens))
+        if rest and isinstance(rest[0], Word) and rest[0].startswith("("):
+            inner = parse_tokens([rest.pop(0)[1:-1]])
+            code, argument = (str(inner[0]).upper(), " ".join(inner[1:])) if inner else (None, "")
+        self.our_turn = status.upper() != "BYE"
+        return Reply(tuple(lines), status.upper(), code, argument, " ".join(rest))
+
+    def _tokens(self) -> tuple[Token, ...]:
+        """One line with its literals."""
+        pieces: list[str] = []
+        line = self.hear()
+        while announced := re.search(r"\{([0-9]+)\+?\}$", line):
+            if len(announced[1]) > 9 or int(announced[1]) > MAX_LITERAL:
+                raise Unfinished(Code.REPLY_TOO_LONG, f"a literal of {announced[1][:20]} octets in {self.awaited}")
+            octets = self.hear_octets(int(announced[1]))
+            pieces += [line[: announced.start()], '"' + octets.replace("\\", "\\\\").replace('"', '\\"') + '"']
+            line = self.hear()
+        try:
+            tokens = parse_tokens([*pieces, line])
+        except ValueError:
+            tokens = ()
+        if not tokens:
+            if self.awaited == "the greeting":
+                raise self.wrong_protocol(line)
+            raise self._malformed(line)
+        return tokens
+
+    def _malformed(self, line: str) -> Unfinished:
+        if self.awaited == "the greeting":
+            return self.wrong_protocol(line)
+        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
+
+    def refusal(self, reply: Reply) -> Unfinished:
+        """The finding for a reply that is not OK."""
+        words = self.quoted(str(reply))
+        if reply.status == "OK":
+            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
+        code, severity = RESPONSE_CODES.get(
+            (reply.response_code or "").partition("/")[0],
+            (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE),
+        )
+        if RATE_WORDS.search(reply.text[:MAX_WORDS]):
+            code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
+        for_now = " for now" if severity is Severity.TEMPORARY else ""
+        return Unfinished(code, f"{self.asked} refused{for_now}: {words}", severity)
+
+    def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
+        """AUTHENTICATE (RFC 5804 2.1)."""
+        line = f'AUTHENTICATE "{mechanism}"'
+        if initial is None:
+            self.say(line)
+        else:
+            self.say(f'{line} "{b64encode(initial).decode()}"', f"{line} ***")
+        return self._turn()
+
+    def continue_login(self, response: bytes) -> Turn:
+        """A quoted text of base64."""
+        self.say(f'"{b64encode(response).decode()}"', "***")
+        return self._turn()
+
+    def cancel_login(self) -> None:
+        """An asterisk (RFC 5804 2.1)."""
+        self.say('"*"')
+        self.reply()
+
+    def _turn(self) -> Turn:
+        tokens = self._tokens()
+        if not isinstance(tokens[0], Word):
+            self.our_turn = True
+            return Turn(done=False, challenge=str(tokens[0]))
+        reply = self._status([], tokens)
+        if reply.status != "OK":
+            raise self.refusal(reply)
+        # RFC 5804 2.1: what SCRAM's server has to say last may come with the OK.
+        return Turn(done=True, challenge=reply.argument if reply.response_code == "SASL" else "")
+
+    def farewell(self) -> None:
+        """LOGOUT (RFC 5804 2.3); some servers say BYE."""
+        self.say("LOGOUT")
+        reply = self.reply()
+        if reply.status == "NO":
+            raise self.refusal(reply)
+
+
+# Pure helpers.
+
+_TOKEN = re.compile(
+    r' *(?:"(?P<string>(?:[^"\\]|\\.)*)"|(?P<group>\((?:"(?:[^"\\]|\\.)*"|[^()"])*\))|(?P<word>[^() "]+))'
+)
+
+
+def parse_tokens(pieces: list[str]) -> tuple[Token, ...]:
+    """The tokens of a line: quoted texts as str, everything else, a parenthesis with all in it too, as `Word`.
+
+    Raises ValueError for what is neither.
+    """
+    line = "".join(pieces).rstrip(" ")
+    tokens: list[Token] = []
+    position = 0
+    while position < len(line):
+        found = _TOKEN.match(line, position)
+        if found is None:
+            raise ValueError("a quoted text or a parenthesis does not end")
+        position = found.end()
+        if found["string"] is not None:
+            tokens.append(re.sub(r"\\(.)", r"\1", found["string"]))
+        else:
+            tokens.append(Word(found["group"] or found["word"]))
+    return tuple(tokens)
