@@ -61,8 +61,13 @@ def _from_file(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         read = b""
-        while len(read) < MAX_SECRET and select.select([descriptor], [], [], WAIT_SECONDS)[0]:
-            chunk = os.read(descriptor, MAX_SECRET)
+        while len(read) < MAX_SECRET:
+            try:
+                chunk = os.read(descriptor, MAX_SECRET)
+            except BlockingIOError:  # somebody has the other end and has not written yet
+                if not select.select([descriptor], [], [], WAIT_SECONDS)[0]:
+                    break
+                continue
             if not chunk:
                 break
             read += chunk

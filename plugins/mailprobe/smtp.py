@@ -243,18 +243,16 @@ def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts
     heard = "\n".join(reply.lines)[:MAX_RESPONSE]
     good = 200 <= reply.code < 300 if pattern is None else re.search(pattern, heard) is not None
     facts.commands.append(Command(command, good, reply.code, reply.enhanced, reply.text))
-    if reply.code == 421 and not good:
-        raise smtp.refusal(reply)
-    if not good:
-        wanted = "a positive reply" if pattern is None else f"'{pattern}'"
-        severity = Severity.TEMPORARY if pattern is None and 400 <= reply.code < 500 else Severity.FAILURE
-        smtp.problem(
-            Code.COMMAND_UNEXPECTED_REPLY,
-            f"{command} was not answered by {wanted}: {smtp.quoted(str(reply))}",
-            severity,
-        )
+    if good and smtp.our_turn:
+        return
+    if good or reply.code == 421:
+        raise smtp.refusal(reply)  # there is no going on, wanted or not
+    wanted = "a positive reply" if pattern is None else f"'{pattern}'"
+    words = f"{command} was not answered by {wanted}: {smtp.quoted(str(reply))}"
+    severity = Severity.TEMPORARY if pattern is None and 400 <= reply.code < 500 else Severity.FAILURE
     if not smtp.our_turn:
-        raise smtp.refusal(reply)
+        raise Unfinished(Code.COMMAND_UNEXPECTED_REPLY, words, severity)
+    smtp.problem(Code.COMMAND_UNEXPECTED_REPLY, words, severity)
 
 
 def _transact(smtp: Smtp, options: SmtpOptions, hello: str, facts: SmtpFacts) -> None:

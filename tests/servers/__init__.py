@@ -101,7 +101,9 @@ class Server:
     name: ClassVar[str]
     program: ClassVar[str]
     services: ClassVar[Iterable[str]]
+    greeting: ClassVar[bytes] = b"220 "  # of the first service, which knows QUIT
     directory: Path
+    guard: ClassVar[str] = GUARD
     ports: Mapping[str, int] = {}
     process: subprocess.Popen[bytes]
     _guard: Optional[subprocess.Popen[bytes]] = None
@@ -184,7 +186,7 @@ class Server:
                     start_new_session=True,  # Ctrl-C is for pytest, which stops us in its own time
                 )
             self._guard = subprocess.Popen(
-                ["sh", "-c", GUARD, str(self.process.pid)],
+                ["sh", "-c", self.guard, str(self.process.pid)],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -204,7 +206,7 @@ class Server:
                 connection.sendall(b"QUIT\r\n")
                 while connection.recv(1000):
                     pass  # a server logs it when the client leaves before its answer
-                return greeting.startswith(b"220 ")
+                return greeting.startswith(self.greeting)
         except OSError:
             return False
 

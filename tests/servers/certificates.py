@@ -45,10 +45,11 @@ class CertificateAuthority:
         not_after: Optional[datetime] = None,
         key_type: trustme.KeyType = trustme.KeyType.ECDSA,
         known_issuer: bool = True,
+        common_name: Optional[str] = None,
     ) -> Certificate:
         """Issue a certificate for host names and addresses, by default for this host and for the next 90 days.
 
-        known_issuer=False: by an authority that nobody has heard of.
+        known_issuer=False: by an authority that nobody has heard of. common_name: whose certificate it is, if a user's.
         """
         now = datetime.now(timezone.utc)
         issued = (self._authority if known_issuer else trustme.CA()).issue_cert(
@@ -56,6 +57,7 @@ class CertificateAuthority:
             not_before=not_before or now - timedelta(hours=1),
             not_after=not_after or now + LIFETIME,
             key_type=key_type,
+            common_name=common_name,
         )
         certificate = self._new_paths()
         for pem in issued.cert_chain_pems:

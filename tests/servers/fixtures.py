@@ -9,6 +9,7 @@ import pytest
 
 from . import Server
 from .certificates import CertificateAuthority
+from .cyrus import Cyrus
 from .dovecot import Dovecot
 from .exim import Exim
 from .postfix import Postfix
@@ -52,3 +53,9 @@ def postfix(ca: CertificateAuthority, dovecot: Dovecot) -> Iterator[Postfix]:
 def exim(ca: CertificateAuthority) -> Iterator[Exim]:
     """Exim on loopback."""
     yield from running(Exim(ca))
+
+
+@pytest.fixture(scope="session")
+def cyrus(ca: CertificateAuthority) -> Iterator[Cyrus]:
+    """Cyrus on loopback."""
+    yield from running(Cyrus(ca))
