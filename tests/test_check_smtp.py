@@ -7,8 +7,7 @@ import json
 import re
 import ssl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -98,20 +97,6 @@ def in_order(lines: list[str], *wanted: str) -> None:
         )
 
 
-@contextmanager
-def logged(postfix: Postfix) -> Iterator[list[str]]:
-    """As `postfix.logged()`, but lines that earlier conversations cause late do not count."""
-
-    def all_ended() -> bool:
-        log = postfix.log()
-        # Never 0: the first conversation was the one that found out whether Postfix had started.
-        return 0 < log.count(": connect from ") == log.count(": disconnect from ")
-
-    wait_until(all_ended, "Postfix to log the end of earlier conversations")
-    with postfix.logged() as lines:
-        yield lines
-
-
 # What works.
 
 
@@ -177,7 +162,7 @@ def test_an_rsa_key_is_named_with_its_bits(ca: CertificateAuthority) -> None:
 
 
 def test_the_unix_socket_of_postfix_is_a_host(postfix: Postfix) -> None:
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = passes(check_smtp("-H", postfix.socket_path, "--rcpt-to", ADDRESS))
     assert outcome.first_line.startswith(f"SMTP OK - {postfix.socket_path}: 'mail.example.test ESMTP Postfix', 1 rec")
     assert not {"resolve_time", "tls_time"} & set(outcome.perfdata())
@@ -221,7 +206,7 @@ def test_a_login_at_postfix(
 ) -> None:
     tls = starttls(ca) if service == "submission" else implicit(ca)
     named = ("--mechanism", mechanism) if mechanism else ()
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = passes(check(postfix.ports[service], *tls, *logs_in(login), *named, "--rcpt-to", ELSEWHERE, "-vv"))
     used = mechanism or "SCRAM-SHA-256"
     assert f"logged in with {used}, 1 recipient accepted" in outcome.first_line
@@ -267,7 +252,7 @@ def test_a_wrong_password_is_tried_once(
     postfix: Postfix, ca: CertificateAuthority, logs_in: LogsIn, mechanism: str
 ) -> None:
     wrong = logs_in(Login(USER.name, "not the password"))
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(postfix.submission, *starttls(ca), *wrong, "--mechanism", mechanism, "-vv")
     assert outcome.code == 2
     assert "535 5.7.8 " in outcome.first_line
@@ -325,7 +310,7 @@ def test_a_server_that_offers_no_login_is_told_from_one_that_refuses_it(
 def test_a_refusal_has_its_state_its_code_and_the_servers_words(
     postfix: Postfix, service: str, state: str, code: str, stage: str, words: str
 ) -> None:
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(postfix.ports[service], "--rcpt-to", ADDRESS, "-v")
     assert outcome.state == state
     assert outcome.first_line.startswith(f"SMTP {state.upper()} - 127.0.0.1:{postfix.ports[service]}: ")
@@ -397,7 +382,7 @@ def test_postfix_logs_a_polite_client_that_says_quit(
 ) -> None:
     stand_for = {"STARTTLS": starttls(ca), "IMPLICIT": implicit(ca), "LOGIN": logs_in(USER)}
     arguments = [word for option in options for word in stand_for.get(option, (option,))]
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(postfix.ports[service], *arguments)
     assert outcome.code in (0, 1, 2)
     assert not [line for line in lines if any(words in line for words in RUDE)]
@@ -461,7 +446,7 @@ def test_a_bad_certificate_is_named_and_its_facts_are_reported(
 
 @bad_certificates
 def test_a_bad_certificate_is_accepted_when_none_is_to_be_validated(postfix: Postfix, service: str) -> None:
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(
             postfix.ports[service], "--tls", "starttls", "--no-validate-certs", "--rcpt-to", ADDRESS, "--json"
         )
@@ -476,7 +461,7 @@ def test_a_bad_certificate_is_accepted_when_none_is_to_be_validated(postfix: Pos
 def test_nothing_is_delivered_where_the_certificate_is_bad(
     postfix: Postfix, ca: CertificateAuthority, service: str
 ) -> None:
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(postfix.ports[service], *starttls(ca), "--rcpt-to", ADDRESS, "--send")
     assert outcome.code == 2
     assert not [line for line in lines if "message-id=" in line]
@@ -596,7 +581,7 @@ def test_a_message_is_delivered_once_and_has_all_that_a_filter_expects(
 
 
 def test_the_queue_id_is_the_one_in_the_log_of_postfix(postfix: Postfix) -> None:
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = check(postfix.plain, "--rcpt-to", ADDRESS, "--send", "--json")
     facts = report(outcome)["facts"]
     assert facts["queue_id"]
@@ -640,7 +625,7 @@ def test_a_subject_arrives_intact(postfix: Postfix, subject: str) -> None:
 
 def test_nothing_is_delivered_without_being_asked_for_and_the_transaction_ends_with_rset(postfix: Postfix) -> None:
     subject = f"never {uuid4()}"
-    with logged(postfix) as lines:
+    with postfix.logged() as lines:
         outcome = passes(check(postfix.plain, "--rcpt-to", ADDRESS, "--subject", subject, "-vv"))
     assert "data=" not in lines[-1]
     assert not [line for line in lines if "message-id=" in line]

@@ -175,13 +175,14 @@ class Postfix(Server):
     @contextmanager
     def logged(self) -> Iterator[list[str]]:
         """Fill the list with the lines that the conversations in the block have caused, when they have all ended."""
+        wait_until(lambda: self._all_ended(self.log()), "Postfix to log the end of earlier conversations")
         start = len(self.log())
         lines: list[str] = []
         yield lines
+        wait_until(lambda: self._all_ended(self.log()[start:]), "Postfix to log the end of every conversation")
+        lines[:] = self.log()[start:].splitlines()
 
-        def ended() -> bool:
-            lines[:] = self.log()[start:].splitlines()
-            connects = sum(": connect from " in line for line in lines)
-            return connects > 0 and connects == sum(": disconnect from " in line for line in lines)
-
-        wait_until(ended, "Postfix to log the end of every conversation")
+    @staticmethod
+    def _all_ended(log: str) -> bool:
+        # Never none: the first conversation was the one that found out whether Postfix had started.
+        return 0 < log.count(": connect from ") == log.count(": disconnect from ")
