@@ -7,7 +7,6 @@ the network does ends as a `Problem` in the report, never as an exception; `Usag
 from __future__ import annotations
 
 import re
-import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
@@ -21,12 +20,9 @@ from . import network, tls
 from .network import Deadline
 from .options import LoginOptions
 from .report import CERTIFICATE_CODES, Code, Problem, Report, Severity, Stage, Unfinished
+from .stream import Stream
 from .text import BLOT, Blotter, decoded, printable
 
-# RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
-MAX_LINE = 8192
-# Everything a server may say in one conversation. A sane one needs 2 KiB; a flood must not fill the memory.
-MAX_SESSION = 1024 * 1024
 # A transcript is for people: what is longer is cut there (not for the parser).
 MAX_SHOWN = 500
 # Server's words inside a finding: the status line of a pager or a ticket has to hold them.
@@ -35,10 +31,8 @@ MAX_WORDS = 200
 FAREWELL_SECONDS = 1.0
 # What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
 FAREWELL_GRACE = 0.5
-# One reply of several lines. 200 EHLO lines are legal; nothing needs more than these.
+# The lines of one reply. 200 EHLO lines are legal; nothing needs more than these.
 MAX_REPLY_LINES = 1000
-MAX_REPLY = 256 * 1024
-CHUNK = 16384
 # There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
 RATE_WORDS = re.compile(
     r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit", re.IGNORECASE
@@ -81,9 +75,7 @@ class Conversation(ABC):
         self._deadline = deadline
         self._context = context
         self._blot = Blotter(options.secrets)
-        self._sock: socket.socket | None = None
-        self._buffer = bytearray()
-        self._heard = 0
+        self._connected: Stream | None = None
         self._stage = Stage.CONNECT
         self._judged = frozenset(report.timings)
 
@@ -130,14 +122,15 @@ class Conversation(ABC):
             if self.our_turn and (error is None or isinstance(error, Unfinished)):
                 self._take_leave(judge=error is None)
         finally:
-            self._close()
+            if self._connected is not None:
+                self._connected.close(polite=self.our_turn)
         return isinstance(error, Unfinished)
 
     def connect(self) -> None:
         """Connect, and begin TLS when the mode is `implicit`."""
         if self.options.is_socket:
             with self.stage(Stage.CONNECT):
-                self._sock = network.connect_unix(self.options.host, self._deadline)
+                sock = network.connect_unix(self.options.host, self._deadline)
                 self.note(f"connected to {self.options.host}")
         else:
             # A second connection goes to the very address that the first one found.
@@ -145,7 +138,8 @@ class Conversation(ABC):
             with self.stage(Stage.RESOLVE):
                 candidates = network.resolve(host, self.report.port or 0, self.options.family, self._deadline)
             with self.stage(Stage.CONNECT):
-                self._sock, self.report.address = network.connect(candidates, self._deadline, self.note)
+                sock, self.report.address = network.connect(candidates, self._deadline, self.note)
+        self._connected = Stream(sock, self._deadline)
         if self.options.tls == "implicit":
             with self.stage(Stage.TLS):
                 self.start_tls()
@@ -154,7 +148,7 @@ class Conversation(ABC):
     def _take_leave(self, judge: bool) -> None:
         # The farewell has a time limit of its own: a short one, and never much behind the run's.
         left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
-        self._deadline = Deadline(max(left, 0.0))
+        self._stream.deadline = Deadline(max(left, 0.0))
         try:
             with self.stage(Stage.QUIT):
                 self.farewell()
@@ -165,18 +159,11 @@ class Conversation(ABC):
             else:
                 self.remark(f"the farewell failed: {unfinished.words}")
 
-    def _close(self) -> None:
-        if self._sock is None:
-            return
-        if isinstance(self._sock, ssl.SSLSocket) and self.our_turn:
-            try:
-                # RFC 8446 6.1: say that nothing more will come, but do not wait for the same from the server.
-                self._sock.settimeout(0)
-                self._sock.unwrap()
-            except (OSError, ValueError):
-                pass  # It has gone already, or waits for its part: nothing that matters after the farewell.
-        self._sock.close()
-        self._sock = None
+    @property
+    def _stream(self) -> Stream:
+        if self._connected is None:
+            raise RuntimeError("not connected")
+        return self._connected
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -231,23 +218,22 @@ class Conversation(ABC):
     @property
     def encrypted(self) -> bool:
         """Whether TLS has begun."""
-        return isinstance(self._sock, ssl.SSLSocket)
+        return self._stream.tls is not None
 
     def channel_binding(self) -> tuple[str, bytes] | None:
         """What ties a login to this TLS session (RFC 5056), and its name; None where Python cannot tell.
 
         That is `tls-unique` (RFC 5929), which TLS 1.3 does not have; `tls-exporter` (RFC 9266) is not in its ssl.
         """
-        if not isinstance(self._sock, ssl.SSLSocket) or self._sock.version() == "TLSv1.3":
+        session = self._stream.tls
+        if session is None or session.version() == "TLSv1.3":
             return None
-        data = self._sock.get_channel_binding("tls-unique")
+        data = session.get_channel_binding("tls-unique")
         return ("tls-unique", data) if data else None
 
     def own_address(self) -> str | None:
         """Our IP address in this connection; None for a Unix socket."""
-        if self._sock is None or self._sock.family == socket.AF_UNIX:
-            return None
-        return str(self._sock.getsockname()[0]).partition("%")[0]
+        return self._stream.own_address()
 
     def say(self, line: str, shown: str | None = None, about: str | None = None) -> None:
         """Send one line; `shown` is what the transcript has in place of a line with a secret.
@@ -268,119 +254,74 @@ class Conversation(ABC):
         for line in shown:
             self._show(" ~> " if self.encrypted else " -> ", line)
         self.our_turn = False
-        # One buffer a command: on loopback, many small writes cost 40 ms each (Nagle and delayed acknowledgement).
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._timed().send(rest) :]
+        self._stream.send(data)
 
     def hear(self, shown: bool = True) -> str:
         """The next line of the server's, without its end and made inert; in the transcript if `shown`.
 
         It may hold our secrets, since a password may be a word that the protocol needs; what is shown does not.
         """
-        line = decoded(self._read_line())
+        read = self._stream.read_line()
+        if read is None:
+            raise self._closed()
+        line = decoded(read)
         if shown:
             self._show("<~  " if self.encrypted else "<-  ", line)
         return printable(line)
 
     def hear_octets(self, count: int) -> str:
         """So many octets, a literal, made inert; the caller has bounded the number."""
-        while len(self._buffer) < count:
-            if not self._receive():
-                raise self._closed()
-        text = decoded(bytes(self._buffer[:count]))
-        del self._buffer[:count]
+        read = self._stream.read_octets(count)
+        if read is None:
+            raise self._closed()
+        text = decoded(read)
         self._show("<~  " if self.encrypted else "<-  ", text)
         return printable(text)
 
     def _show(self, mark: str, line: str) -> None:
         self.report.transcript.append(mark + printable(self._blot(line), limit=MAX_SHOWN))
 
-    def _read_line(self) -> bytes:
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > MAX_LINE:
-                raise Unfinished(Code.REPLY_TOO_LONG, f"a line of more than {MAX_LINE} octets in {self.awaited}")
-            if not self._receive():
-                raise self._closed()
-        if end > MAX_LINE:
-            raise Unfinished(Code.REPLY_TOO_LONG, f"a line of more than {MAX_LINE} octets in {self.awaited}")
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        return line[:-1] if line.endswith(b"\r") else line
-
     def _closed(self) -> Unfinished:
         words = f"the server closed the connection, waiting for {self.awaited}"
         # Of a secret that is sent back only in part nothing would be recognised.
-        if self._buffer and not self.options.secrets:
-            words += f"; its last words were {self.quoted(decoded(bytes(self._buffer)))}"
+        if self._stream.waiting and not self.options.secrets:
+            words += f"; its last words were {self.quoted(decoded(self._stream.waiting))}"
         return Unfinished(Code.CONNECTION_CLOSED, words)
-
-    def _receive(self) -> bool:
-        """Read what has come, or wait for it; False at the end of the stream."""
-        data = self._timed().recv(CHUNK)
-        self._count(data)
-        return bool(data)
-
-    def _count(self, data: bytes) -> None:
-        self._heard += len(data)
-        if self._heard > MAX_SESSION:
-            raise Unfinished(Code.REPLY_TOO_LONG, f"more than {MAX_SESSION} octets in one conversation")
-        self._buffer += data
-
-    def _timed(self) -> socket.socket:
-        sock = self._sock
-        if sock is None:
-            raise RuntimeError("not connected")
-        sock.settimeout(self._deadline.remaining())
-        return sock
 
     def _hear_nothing(self, before: str) -> None:
         """Make sure that the server is silent before we speak: replies are strictly paired with commands."""
-        alive = self._peek()
-        if alive and not self._buffer:
+        alive, waiting = self._stream.peek(), self._stream.waiting
+        if alive and not waiting:
             return
         self.our_turn = False
-        if not self._buffer:
+        if not waiting:
             raise Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection before our {before[:60]}")
-        if b"\n" in self._buffer:
-            raise self.interrupted(self.hear())
-        raise self.interrupted(decoded(bytes(self._buffer)))
-
-    def _peek(self) -> bool:
-        """Read what has come already without waiting for more; False at the end of the stream."""
-        sock = self._timed()
-        sock.settimeout(0)
-        try:
-            data = sock.recv(CHUNK)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return True
-        self._count(data)
-        return bool(data)
+        raise self.interrupted(self.hear() if b"\n" in waiting else decoded(waiting))
 
     # TLS.
 
     def start_tls(self) -> None:
         """The handshake; afterwards the report has the facts of the session. Raises `Unfinished`."""
         turn, self.our_turn = self.our_turn, False
-        alive = self._peek()
-        if self._buffer:
-            raise self._injected()
+        alive, waiting = self._stream.peek(), self._stream.waiting
+        if waiting:
+            raise self._injected(waiting)
         self.awaited = "the TLS handshake"
         if not alive:
             raise self._closed()
-        self._sock = self._handshake()
+        sock = self._handshake()
         session = self.report.tls
-        session.version = self._sock.version()
-        name, dummy, session.cipher_bits = self._sock.cipher() or (None, None, None)
+        session.version = sock.version()
+        name, dummy, session.cipher_bits = sock.cipher() or (None, None, None)
         session.cipher = name
-        session.verified = self._sock.context.verify_mode is ssl.CERT_REQUIRED
-        self.peer = tls.peer(self._sock)
+        session.verified = sock.context.verify_mode is ssl.CERT_REQUIRED
+        self.peer = tls.peer(sock)
         trust = "verified" if session.verified else "not verified"
         self.note(f"TLS: {session.version}, {session.cipher}, certificate {trust}")
         self.our_turn = turn
 
-    def _injected(self) -> Unfinished:
-        words = self.quoted(decoded(bytes(self._buffer)))
+    def _injected(self, waiting: bytes) -> Unfinished:
+        words = self.quoted(decoded(waiting))
         if self.options.tls == "implicit":
             return Unfinished(
                 Code.TLS_HANDSHAKE_FAILED, f"the server speaks plain text, not TLS, on this port: {words}"
@@ -390,13 +331,8 @@ class Conversation(ABC):
     def _handshake(self) -> ssl.SSLSocket:
         if self._context is None:
             raise RuntimeError("no TLS context: the mode is none")
-        sock = self._context.wrap_socket(
-            self._timed(), server_hostname=self.options.server_name, do_handshake_on_connect=False
-        )
-        # The plain socket has given its descriptor away: from here on this one is to be closed.
-        self._sock = sock
         try:
-            sock.do_handshake()
+            return self._stream.start_tls(self._context, self.options.server_name)
         except ssl.SSLCertVerificationError as error:
             self.report.tls.verify_error = tls.reason(error)
             raise
@@ -405,7 +341,6 @@ class Conversation(ABC):
         except ssl.SSLError as error:
             spoke = "" if error.reason not in tls.NOT_TLS else "; what the server sent is not TLS"
             raise Unfinished(Code.TLS_HANDSHAKE_FAILED, f"TLS handshake failed: {tls.reason(error)}{spoke}") from error
-        return sock
 
 
 GREETINGS = (

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass
 
-from .conversation import MAX_REPLY, MAX_REPLY_LINES, Conversation, Turn, hold
+from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
 from .login import log_in
 from .mailtime import age_of_message
 from .options import LoginOptions, option
@@ -187,11 +187,9 @@ class Pop3(Conversation):
         """
         self.our_turn = False
         lines: list[str] = []
-        size = 0
         while (line := self.hear(shown)) != ".":
             lines.append(line.removeprefix("."))
-            size += len(line)
-            if len(lines) > limit or size > MAX_REPLY:
+            if len(lines) > limit:
                 raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
         self.our_turn = True
         if not shown:

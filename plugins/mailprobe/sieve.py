@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Union
 
-from .conversation import MAX_REPLY, MAX_REPLY_LINES, MAX_WORDS, RATE_WORDS, Conversation, Turn, hold
+from .conversation import MAX_REPLY_LINES, MAX_WORDS, RATE_WORDS, Conversation, Turn, hold
 from .login import log_in
 from .options import LoginOptions, UsageError, option
 from .report import Code, Facts, Report, Severity, Stage, Unfinished
@@ -201,10 +201,8 @@ class Sieve(Conversation):
     def reply(self) -> Reply:
         """Everything up to the status of the last command. Raises `Unfinished` for what is none."""
         lines: list[tuple[Token, ...]] = []
-        size = 0
-        while len(lines) < MAX_REPLY_LINES and size < MAX_REPLY:
+        while len(lines) < MAX_REPLY_LINES:
             tokens = self._tokens()
-            size += sum(map(len, tokens))
             if isinstance(tokens[0], Word):
                 return self._status(lines, tokens)
             lines.append(tokens)

@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .conversation import MAX_REPLY, MAX_REPLY_LINES, RATE_WORDS, Conversation, Turn
+from .conversation import MAX_REPLY_LINES, RATE_WORDS, Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # The part of a reply in which we look for words: the rest would only cost time, which a hostile reply can make long.
 MAX_MATCHED = 512
+
+# The octets of one reply: MAX_REPLY_LINES of 64. Nothing needs more.
+MAX_REPLY = 64 * 1024
 
 # What a refusal is called at each stage: for now (4xx), for good (5xx).
 REFUSALS = {

@@ -1,0 +1,115 @@
+"""The octets of one connection: within the deadline and within limits, in plain text or over TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from .network import Deadline
+from .report import Code, Unfinished
+
+# RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
+MAX_LINE = 8192
+# Everything a server may say in one conversation. A sane one needs 2 KiB; a flood must not fill the memory.
+MAX_SESSION = 1024 * 1024
+CHUNK = 16384
+
+
+class Stream:
+    """A connected socket. The time limit is asked anew before every read and write, so that dripping octets, which any
+    limit for a single read would allow, cannot stretch it. Raises OSError, and `Unfinished` where a limit is exceeded.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._sock = sock
+        self._buffer = bytearray()
+        self._heard = 0
+
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """The TLS session, None in plain text."""
+        return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def waiting(self) -> bytes:
+        """What has been received and not been read."""
+        return bytes(self._buffer)
+
+    def own_address(self) -> str | None:
+        """Our IP address in this connection; None for a Unix socket."""
+        if self._sock.family == socket.AF_UNIX:
+            return None
+        return str(self._sock.getsockname()[0]).partition("%")[0]
+
+    def read_line(self) -> bytes | None:
+        """The next line without its end, CRLF or LF; None when the stream ends before it does."""
+        while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) <= MAX_LINE:
+            if not self._receive():
+                return None
+        if end < 0 or end > MAX_LINE:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent a line of more than {MAX_LINE} octets")
+        line = self._take(end + 1)[:-1]
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def read_octets(self, count: int) -> bytes | None:
+        """So many octets; None when the stream ends before them. The caller has bounded the number."""
+        while len(self._buffer) < count:
+            if not self._receive():
+                return None
+        return self._take(count)
+
+    def peek(self) -> bool:
+        """Receive what has come already, without waiting for more; false at the end of the stream."""
+        sock = self._timed()
+        sock.settimeout(0)
+        try:
+            data = sock.recv(CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return True
+        return self._keep(data)
+
+    def send(self, data: bytes) -> None:
+        """Send octets, within the deadline even when the server stops reading."""
+        # One buffer a command: on loopback, many small writes cost 40 ms each (Nagle and delayed acknowledgement).
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._timed().send(rest) :]
+
+    def start_tls(self, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLSocket:
+        """The handshake; raises what the ssl module raises."""
+        sock = context.wrap_socket(self._timed(), server_hostname=server_name, do_handshake_on_connect=False)
+        # The plain socket has given its descriptor away: from here on this one is to be closed.
+        self._sock = sock
+        sock.do_handshake()
+        return sock
+
+    def close(self, polite: bool) -> None:
+        """Close; over TLS and when `polite`, say first that nothing more will come (RFC 8446 6.1)."""
+        if polite and self.tls is not None:
+            try:
+                # Without waiting for the same from the server.
+                self.tls.settimeout(0)
+                self.tls.unwrap()
+            except (OSError, ValueError):
+                pass  # It has gone already, or waits for its part: nothing that matters after the farewell.
+        self._sock.close()
+
+    def _receive(self) -> bool:
+        return self._keep(self._timed().recv(CHUNK))
+
+    def _keep(self, data: bytes) -> bool:
+        self._heard += len(data)
+        if self._heard > MAX_SESSION:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent more than {MAX_SESSION} octets")
+        self._buffer += data
+        return bool(data)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _timed(self) -> socket.socket:
+        self._sock.settimeout(self.deadline.remaining())
+        return self._sock
