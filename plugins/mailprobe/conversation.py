@@ -104,6 +104,27 @@ class Conversation(ABC):
         name = self.report.protocol.upper()
         return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {self.quoted(line)}")
 
+    def refused(self, said: str, code: Code, severity: Severity = Severity.FAILURE, limits: bool = True) -> Unfinished:
+        """The finding for a refusal in the server's words; if `limits`, those of a rate limit make it one for now."""
+        if limits and RATE_WORDS.search(said[:MAX_WORDS]):
+            code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
+        for_now = " for now" if severity is Severity.TEMPORARY else ""
+        return Unfinished(code, f"{self.asked} refused{for_now}: {self.quoted(said)}", severity)
+
+    def unexpected(self, said: str, severity: Severity = Severity.FAILURE) -> Unfinished:
+        """The finding for a reply that does not belong to what was asked."""
+        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {self.quoted(said)}", severity)
+
+    def malformed(self, said: str) -> Unfinished:
+        """The finding for what is no reply; instead of a greeting, another protocol's."""
+        if self.awaited == "the greeting":
+            return self.wrong_protocol(said)
+        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(said)}")
+
+    def endless(self, lines: int) -> Unfinished:
+        """The finding for a reply with more lines than any sane one has."""
+        return Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {lines} lines")
+
     def interrupted(self, line: str) -> Unfinished:
         """The finding for a line that the server said without having been asked."""
         return Unfinished(Code.UNEXPECTED_REPLY, f"the server spoke without being asked: {self.quoted(line)}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
-from .conversation import MAX_WORDS, RATE_WORDS, Conversation, Turn
+from .conversation import Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Imap(Conversation):
             if response.kind == "BYE" and self._stage is not Stage.QUIT:
                 raise self._ended(response)
             untagged.append(response)
-        raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(untagged)} responses")
+        raise self.endless(len(untagged))
 
     def _response(self) -> Response:
         """One response with its literals. Raises `Unfinished` for what is none."""
@@ -200,16 +200,12 @@ class Imap(Conversation):
 
     def refusal(self, response: Response) -> Unfinished:
         """The finding for a response that is not OK."""
-        words = self.quoted(str(response))
         if response.kind not in ("NO", "BAD", "BYE"):
-            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
+            return self.unexpected(str(response))
         code, severity = RESPONSE_CODES.get(
             response.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
         )
-        if RATE_WORDS.search(response.text[:MAX_WORDS]):
-            code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
-        for_now = " for now" if severity is Severity.TEMPORARY else ""
-        return Unfinished(code, f"{self.asked} refused{for_now}: {words}", severity)
+        return self.refused(str(response), code, severity)
 
     def _ended(self, response: Response) -> Unfinished:
         """BYE in mid-conversation; its response code may say why."""

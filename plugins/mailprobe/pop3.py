@@ -174,9 +174,7 @@ class Pop3(Conversation):
         line = self.hear()
         reply = parse_reply(line)
         if reply is None:
-            if self.awaited == "the greeting":
-                raise self.wrong_protocol(line)
-            raise Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
+            raise self.malformed(line)
         self.our_turn = True
         return reply
 
@@ -190,7 +188,7 @@ class Pop3(Conversation):
         while (line := self.hear(shown)) != ".":
             lines.append(line.removeprefix("."))
             if len(lines) > limit:
-                raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+                raise self.endless(len(lines))
         self.our_turn = True
         if not shown:
             self.note(f"{len(lines)} lines of a message's header")
@@ -204,12 +202,11 @@ class Pop3(Conversation):
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not `+OK`."""
         if reply.ok:
-            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {self.quoted(str(reply))}")
+            return self.unexpected(str(reply))
         code, severity = RESPONSE_CODES.get(
             reply.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
         )
-        for_now = " for now" if severity is Severity.TEMPORARY else ""
-        return Unfinished(code, f"{self.asked} refused{for_now}: {self.quoted(str(reply))}", severity)
+        return self.refused(str(reply), code, severity)
 
     def apop(self, login: Credentials, timestamp: str) -> None:
         """RFC 1939 7: the MD5 of timestamp and password. Raises `Unfinished` where Python has no MD5 (FIPS)."""

@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Union
 
-from .conversation import MAX_REPLY_LINES, MAX_WORDS, RATE_WORDS, Conversation, Turn, hold
+from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
 from .login import log_in
 from .options import LoginOptions, UsageError, option
 from .report import Code, Facts, Report, Severity, Stage, Unfinished
@@ -206,13 +206,13 @@ class Sieve(Conversation):
             if isinstance(tokens[0], Word):
                 return self._status(lines, tokens)
             lines.append(tokens)
-        raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+        raise self.endless(len(lines))
 
     def _status(self, lines: list[tuple[Token, ...]], tokens: tuple[Token, ...]) -> Reply:
         status, *rest = tokens
         code, argument = None, ""
         if status.upper() not in ("OK", "NO", "BYE"):
-            raise self._malformed(" ".join(tokens))
+            raise self.malformed(" ".join(tokens))
         if rest and isinstance(rest[0], Word) and rest[0].startswith("("):
             inner = parse_tokens([rest.pop(0)[1:-1]])
             code, argument = (str(inner[0]).upper(), " ".join(inner[1:])) if inner else (None, "")
@@ -234,29 +234,18 @@ class Sieve(Conversation):
         except ValueError:
             tokens = ()
         if not tokens:
-            if self.awaited == "the greeting":
-                raise self.wrong_protocol(line)
-            raise self._malformed(line)
+            raise self.malformed(line)
         return tokens
-
-    def _malformed(self, line: str) -> Unfinished:
-        if self.awaited == "the greeting":
-            return self.wrong_protocol(line)
-        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
 
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not OK."""
-        words = self.quoted(str(reply))
         if reply.status == "OK":
-            return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
+            return self.unexpected(str(reply))
         code, severity = RESPONSE_CODES.get(
             (reply.response_code or "").partition("/")[0],
             (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE),
         )
-        if RATE_WORDS.search(reply.text[:MAX_WORDS]):
-            code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
-        for_now = " for now" if severity is Severity.TEMPORARY else ""
-        return Unfinished(code, f"{self.asked} refused{for_now}: {words}", severity)
+        return self.refused(str(reply), code, severity)
 
     def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
         """AUTHENTICATE (RFC 5804 2.1)."""

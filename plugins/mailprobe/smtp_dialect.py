@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .conversation import MAX_REPLY_LINES, RATE_WORDS, Conversation, Turn
+from .conversation import MAX_REPLY_LINES, Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Smtp(Conversation):
             line = self.hear()
             parts = parse_reply_line(line)
             if parts is None or (lines and line[:3] != lines[0][:3]):
-                raise self._no_reply(line, bool(lines))
+                raise self.malformed(" ".join([*lines, line]))
             lines.append(line)
             size += len(line)
             if parts.last:
@@ -96,25 +96,22 @@ class Smtp(Conversation):
                 self.our_turn = parts.code != 421 and not 300 <= parts.code < 400
                 return Reply(parts.code, tuple(lines))
             if len(lines) >= MAX_REPLY_LINES or size > MAX_REPLY:
-                raise Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {len(lines)} lines")
+                raise self.endless(len(lines))
 
-    def _no_reply(self, line: str, continued: bool) -> Unfinished:
-        if self.awaited == "the greeting" and not continued and not line[:3].isdigit():
-            return self.wrong_protocol(line)
-        return Unfinished(Code.MALFORMED_REPLY, f"{self.awaited} is malformed: {self.quoted(line)}")
+    def malformed(self, said: str) -> Unfinished:
+        """A greeting that begins with digits is SMTP, if a broken one."""
+        if self.awaited == "the greeting" and said[:3].isdigit():
+            return Unfinished(Code.MALFORMED_REPLY, f"the greeting is malformed: {self.quoted(said)}")
+        return super().malformed(said)
 
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not the one wanted."""
-        words = self.quoted(str(reply))
+        deferred, refused = REFUSALS.get(self._stage, (Code.UNEXPECTED_REPLY, Code.UNEXPECTED_REPLY))
         if 400 <= reply.code < 500:
-            deferred = REFUSALS[self._stage][0] if self._stage in REFUSALS else Code.UNEXPECTED_REPLY
-            code = Code.BUSY if reply.code == 421 else deferred
-            if RATE_WORDS.search(reply.text[:MAX_MATCHED]):
-                code = Code.RATE_LIMITED
-            return Unfinished(code, f"{self.asked} refused for now: {words}", Severity.TEMPORARY)
-        if reply.code >= 500 and self._stage in REFUSALS:
-            return Unfinished(REFUSALS[self._stage][1], f"{self.asked} refused: {words}")
-        return Unfinished(Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {words}")
+            return self.refused(str(reply), Code.BUSY if reply.code == 421 else deferred, Severity.TEMPORARY)
+        if reply.code >= 500 and refused is not Code.UNEXPECTED_REPLY:
+            return self.refused(str(reply), refused, limits=False)
+        return self.unexpected(str(reply))
 
     def refuse(self, reply: Reply) -> None:
         """Note a refusal and go on, unless the server ends the conversation with it (421)."""
@@ -172,8 +169,7 @@ class Smtp(Conversation):
         reply = self.ask("QUIT")
         if reply.code < 400 and reply.code != 221:
             # It may belong to an earlier command, which then had the reply of the one before, and so on.
-            words = f"unexpected reply to QUIT: {self.quoted(str(reply))}"
-            raise Unfinished(Code.UNEXPECTED_REPLY, words, Severity.FLAW)
+            raise self.unexpected(str(reply), Severity.FLAW)
         if reply.code >= 400:
             self.remark(f"QUIT was refused: {self.quoted(str(reply))}")
 
