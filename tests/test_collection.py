@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import filecmp
-import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
 
-from mailprobe.report import Report
-from mailprobe.smtp import SmtpFacts
+from mailprobe import imap, pop3, sieve, smtp
+from mailprobe.options import Options, declarations, read, spell
+from mailprobe.report import HINTS, Certificate, Code, Facts, Problem, Report, Stage, Tls
 from mailprobe.version import __version__
 
 from .conftest import CANARY
 from .running import REPOSITORY
 from .scripted import Scripted
-from .servers import AWKWARD_USER
+from .servers import AWKWARD_USER, free_port
 from .servers.certificates import CertificateAuthority
+from .servers.dovecot import ACTIVE_SCRIPT, PASSWORD, READER, SCRIPTS, SIEVE_ACTIVE, Dovecot
+from .servers.mailboxes import INBOX, NON_ASCII
 from .servers.postfix import Postfix
 
 pytestmark = pytest.mark.collection
@@ -31,6 +36,27 @@ pytestmark = pytest.mark.collection
 SOURCE = REPOSITORY / "ansible_collection"
 CORE = REPOSITORY / "plugins" / "mailprobe"
 NAME = Path("ansible_collections") / "mailprobe" / "checks"
+
+OPTIONS: dict[str, type[Options]] = {
+    "imap": imap.ImapOptions,
+    "pop3": pop3.Pop3Options,
+    "sieve": sieve.SieveOptions,
+    "smtp": smtp.SmtpOptions,
+}
+FACTS: dict[str, type[Facts]] = {
+    "imap": imap.ImapFacts,
+    "pop3": pop3.Pop3Facts,
+    "sieve": sieve.SieveFacts,
+    "smtp": smtp.SmtpFacts,
+}
+MODULES = sorted(OPTIONS)
+
+
+class Played(NamedTuple):
+    """The results of some tasks, whether they failed or not, and all that was printed."""
+
+    results: list[dict[str, Any]]
+    output: str
 
 
 @dataclass
@@ -58,35 +84,44 @@ class Ansible:
             [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
         )
 
-    def play(self, tasks: list[dict[str, Any]], *arguments: str) -> subprocess.CompletedProcess[str]:
+    def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         playbook = self.directory / "playbook.yml"
         playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+        # Not in the playbook, of which Ansible shows the lines around a task that failed.
+        values = self.directory / "variables.json"
+        values.write_text(json.dumps({**variables, "ansible_python_interpreter": str(self.interpreter)}))
         return self.command(
             "ansible-playbook",
             "--inventory=localhost,",
             "--connection=local",
-            f"--extra-vars=ansible_python_interpreter={self.interpreter}",
+            f"--extra-vars=@{values}",
             *arguments,
             playbook,
         )
 
-    def smtp(self, *arguments: str, **options: object) -> dict[str, Any]:
-        """The result of one task, whether it failed or not."""
-        result = self.directory / "result.json"
-        result.unlink(missing_ok=True)
+    def run(self, module: str, *tasks: dict[str, Any], arguments: Iterable[str] = (), **variables: str) -> Played:
+        """Run a module with the options of each task."""
+        path = self.directory / "results.json"
+        path.unlink(missing_ok=True)
+        names = [f"result_{number}" for number in range(len(tasks))]
+        kept = {"content": f"{{{{ [{', '.join(names)}] | to_json }}}}", "dest": str(path), "mode": "0600"}
         done = self.play(
             [
-                {"mailprobe.checks.smtp": options, "register": "result", "ignore_errors": True},
-                {
-                    "ansible.builtin.copy": {"content": "{{ result | to_json }}", "dest": str(result), "mode": "0600"},
-                    "check_mode": False,
-                },
+                *(
+                    {f"mailprobe.checks.{module}": options, "register": name, "ignore_errors": True}
+                    for name, options in zip(names, tasks, strict=True)
+                ),
+                {"ansible.builtin.copy": kept, "check_mode": False},
             ],
             *arguments,
+            **variables,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
+        return Played(json.loads(path.read_text()), done.stdout + done.stderr)
+
+    def result(self, module: str, *arguments: str, **options: object) -> dict[str, Any]:
+        """The result of one task, whether it failed or not."""
+        return self.run(module, options, arguments=arguments).results[0]
 
 
 def other_pythons() -> list[str]:
@@ -108,6 +143,16 @@ def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
     return made
 
 
+def parsed(text: str) -> Any:
+    """What is in a YAML text."""
+    import yaml  # which the other Pythons, where this file is only looked at for its marker, do not have
+
+    return yaml.safe_load(text)
+
+
+# The artefact.
+
+
 def test_every_file_of_the_core_is_linked_and_built(ansible: Ansible) -> None:
     core = {path.name for path in CORE.glob("*.py")}
     linked = SOURCE / "plugins" / "module_utils" / "_mailprobe"
@@ -123,28 +168,143 @@ def test_collection_and_core_have_one_version(ansible: Ansible) -> None:
     assert manifest["collection_info"]["version"] == __version__
 
 
-def test_every_returned_key_is_documented_and_the_other_way_round() -> None:
-    import yaml
-
-    spec = importlib.util.spec_from_file_location("smtp_module_text", SOURCE / "plugins" / "modules" / "smtp.py")
-    assert spec is not None
-    source = Path(spec.origin or "").read_text()
-    text = source.split('RETURN = r"""')[1].split('"""')[0]
-    documented = yaml.safe_load(text)
-    returned = {"msg": "", "state": "ok", **Report("smtp", "host", 25, SmtpFacts()).to_dict()}
-    assert set(documented) == set(returned)
-    for key in ("tls", "certificate", "facts"):
-        assert set(documented[key]["contains"]) == set(returned[key])
-    assert set(documented["timings"]["sample"]) == set(returned["timings"])
+def test_every_probe_is_a_module_in_the_action_group_and_in_the_readme() -> None:
+    probes = {path.stem for path in CORE.glob("*.py") if "\ndef probe(" in path.read_text()}
+    modules = {path.stem for path in (SOURCE / "plugins" / "modules").glob("*.py")}
+    groups = parsed((SOURCE / "meta" / "runtime.yml").read_text())["action_groups"]
+    table = re.findall(r"^\| `mailprobe\.checks\.(\w+)` \|", (SOURCE / "README.md").read_text(), re.MULTILINE)
+    assert probes == modules == set(MODULES) == set(groups["all"]) == set(table)
 
 
-def test_the_documentation_shows_the_declared_options(ansible: Ansible) -> None:
-    done = ansible.command("ansible-doc", "--json", "mailprobe.checks.smtp")
-    options = json.loads(done.stdout)["mailprobe.checks.smtp"]["doc"]["options"]
-    assert options["host"]["required"] is True
-    assert options["tls"]["choices"] == ["none", "starttls", "implicit"]
-    assert options["timeout"]["default"] == 10.0
-    assert "O(username)" in options["password"]["description"][0]
+# The documentation.
+
+
+def block(module: str, name: str) -> str:
+    """The text of DOCUMENTATION, EXAMPLES or RETURN."""
+    source = (SOURCE / "plugins" / "modules" / f"{module}.py").read_text()
+    return source.split(f'\n{name} = r"""\n')[1].split('"""')[0]
+
+
+def returns(module: str) -> dict[str, Any]:
+    found: dict[str, Any] = parsed(block(module, "RETURN"))
+    return found
+
+
+class Shape(NamedTuple):
+    """How a value is documented: its type, that of its elements, and the keys of a dictionary in their order."""
+
+    type: str
+    elements: str | None = None
+    contains: tuple[tuple[str, Any], ...] = ()
+
+
+def declared_shape(annotation: Any) -> Shape:
+    if type(None) in get_args(annotation):
+        (annotation,) = set(get_args(annotation)) - {type(None)}
+    if get_origin(annotation) is list:
+        element = declared_shape(get_args(annotation)[0])
+        return Shape("list", element.type, element.contains)
+    if is_dataclass(annotation):
+        hints = get_type_hints(annotation)
+        return Shape("dict", None, tuple((f.name, declared_shape(hints[f.name])) for f in fields(annotation)))
+    return Shape(annotation.__name__)
+
+
+def documented_shape(entry: dict[str, Any]) -> Shape:
+    contains = tuple((name, documented_shape(inner)) for name, inner in entry.get("contains", {}).items())
+    return Shape(entry["type"], entry.get("elements"), contains)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_returned_key_is_documented_with_its_type_and_the_other_way_round(module: str) -> None:
+    documented = returns(module)
+    blank = Report(module, "host", 25, FACTS[module]()).to_dict()
+    assert list(documented) == ["msg", "state", *blank]
+    assert documented_shape(documented["facts"]) == declared_shape(FACTS[module])
+    assert documented_shape(documented["tls"]) == declared_shape(Tls)
+    assert documented_shape(documented["certificate"]) == declared_shape(Certificate)
+    assert list(documented["problems"]["contains"]) == list(Problem(Code.TIMEOUT, Stage.AUTH, "").to_dict())
+    assert list(documented["timings"]["sample"]) == list(blank["timings"])
+    assert all(entry["returned"] == "always" for entry in documented.values())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_problem_that_is_shown_as_a_sample_exists(module: str) -> None:
+    sample = {name: entry["sample"] for name, entry in returns(module)["problems"]["contains"].items()}
+    assert sample["stage"] in {stage.value for stage in Stage}
+    assert sample["hint"] == HINTS[Code(sample["code"])]
+
+
+def without_samples(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in entry.items() if key not in ("sample", "contains")}
+    return {**kept, "contains": {name: without_samples(inner) for name, inner in entry.get("contains", {}).items()}}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_all_modules_return_is_documented_in_the_same_words(module: str) -> None:
+    def common(documented: dict[str, Any]) -> dict[str, Any]:
+        found = {name: without_samples(entry) for name, entry in documented.items() if name != "protocol"}
+        facts = found["facts"]["contains"]
+        return {**found, "facts": {**found["facts"], "contains": {f.name: facts[f.name] for f in fields(Facts)}}}
+
+    assert common(returns(module)) == common(returns("smtp"))
+
+
+@pytest.fixture(scope="session")
+def documents(ansible: Ansible) -> dict[str, Any]:
+    """What ansible-doc says of all modules."""
+    done = ansible.command("ansible-doc", "--json", *(f"mailprobe.checks.{module}" for module in MODULES))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_documentation_shows_the_declared_options(documents: dict[str, Any], module: str) -> None:
+    shown = documents[f"mailprobe.checks.{module}"]["doc"]["options"]
+    declared = declarations(OPTIONS[module])
+    assert set(shown) == {option.name for option in declared}
+    for option in declared:
+        documented = shown[option.name]
+        assert documented["description"][0] == spell(option.help, lambda name: f"O({name})")
+        assert documented.get("required", False) == option.required
+        assert documented.get("choices", []) == list(option.choices)
+        default = None if option.required or option.default == () else option.default
+        assert documented.get("default") == (list(default) if isinstance(default, tuple) else default)
+        kind = "path" if option.path else option.kind
+        assert (documented["type"], documented.get("elements")) == (("list", kind) if option.many else (kind, None))
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """The YAML that users copy, by where it is."""
+    for module in MODULES:
+        yield module, block(module, "EXAMPLES")
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", (SOURCE / "README.md").read_text(), re.DOTALL)):
+        yield f"README-{number}", text
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in examples()])
+def test_the_options_and_results_of_every_example_exist(text: str) -> None:
+    used = []
+    for task in parsed(re.sub(r"{{.*?}}", "template", text)):
+        for name in task:
+            if name.startswith("mailprobe.checks."):
+                used.append(name.removeprefix("mailprobe.checks."))
+                read(OPTIONS[used[-1]], task[name])
+    assert used
+    for path in re.findall(r"\bresult\.([\w.\[\]]+)", text):
+        assert any(is_returned(path, returns(module)) for module in used), path
+
+
+def is_returned(path: str, documented: dict[str, Any]) -> bool:
+    first, *rest = re.sub(r"\[\d+\]", "", path).split(".")
+    for name in rest:
+        inner = documented.get(first, {})
+        first, documented = name, inner.get("contains") or inner.get("sample") or {}
+    return first in documented
+
+
+# Playbooks.
 
 
 def test_a_playbook_passes_on_a_server_that_works(ansible: Ansible, postfix: Postfix, ca: CertificateAuthority) -> None:
@@ -172,23 +332,174 @@ def test_a_playbook_fails_on_a_refused_recipient_and_says_where_and_why(ansible:
     assert "No such user" in done.stdout
 
 
-def test_the_whole_report_is_returned_on_success_and_failure(ansible: Ansible, postfix: Postfix) -> None:
-    good = ansible.smtp(host="localhost", port=postfix.plain)
-    bad = ansible.smtp(host="localhost", port=postfix.plain, rcpt_to=["nobody@example.test"])
-    keys = set(Report("smtp", "host", 25, SmtpFacts()).to_dict()) | {"state", "msg", "changed", "failed"}
-    assert set(good) - {"warnings"} == keys
-    assert keys <= set(bad)
-    assert (good["state"], good["failed"], good["changed"]) == ("ok", False, False)
-    assert (bad["state"], bad["failed"], bad["changed"]) == ("critical", True, False)
-    assert bad["problems"][0]["code"] == "recipient-refused"
-    assert bad["facts"]["recipients"][0]["code"] == 550
-    assert bad["transcript"][-1].startswith("<-  221")
+def log_in_and_judge(
+    ansible: Ansible, ca: CertificateAuthority, module: str, options: dict[str, Any], that: list[str]
+) -> None:
+    task = {"host": "localhost", "ca_file": str(ca.pem_path), "password": "{{ password }}", **options}
+    done = ansible.play(
+        [
+            {f"mailprobe.checks.{module}": task, "register": "result"},
+            {"ansible.builtin.assert": {"that": ["result.facts.login == 'accepted'", *that]}},
+        ],
+        password=PASSWORD,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+
+
+def test_a_playbook_judges_the_folders_and_the_quota_of_an_imap_user(
+    ansible: Ansible, dovecot: Dovecot, ca: CertificateAuthority
+) -> None:
+    log_in_and_judge(
+        ansible,
+        ca,
+        "imap",
+        {
+            "port": dovecot.imap,
+            "tls": "starttls",
+            "username": READER,
+            "folder": ["INBOX", NON_ASCII],
+            "search": "SUBJECT Oldest",
+            "quota": True,
+            "identify": True,
+        },
+        [
+            f"result.facts.folders | map(attribute='folder') == ['INBOX', '{NON_ASCII}']",
+            f"result.facts.folders | map(attribute='messages') == [{len(INBOX)}, 1]",
+            f"result.facts.folders[0].unseen == {sum(not mail.seen for mail in INBOX)}",
+            f"result.facts.folders[0].mailbox_bytes == {sum(mail.size for mail in INBOX)}",
+            f"0 <= result.facts.folders[0].oldest_age - {INBOX[0].age.total_seconds()} < 3600",
+            f"0 <= result.facts.folders[0].newest_age - {INBOX[-1].age.total_seconds()} < 3600",
+            "result.facts.folders | map(attribute='search_hits') == [1, 0]",
+            "result.facts.quota_storage_percent == 30",
+            "result.facts.quota_messages_percent == 25",
+            "'Dovecot' in result.facts.server_id",
+        ],
+    )
+
+
+def test_a_playbook_judges_the_mailbox_of_a_pop3_user(
+    ansible: Ansible, dovecot: Dovecot, ca: CertificateAuthority
+) -> None:
+    log_in_and_judge(
+        ansible,
+        ca,
+        "pop3",
+        {"port": dovecot.pop3s, "tls": "implicit", "username": READER},
+        [
+            f"result.facts.messages == {len(INBOX)}",
+            f"result.facts.mailbox_bytes == {sum(mail.size for mail in INBOX)}",
+            f"result.facts.largest_bytes == {max(mail.size for mail in INBOX)}",
+            f"0 <= result.facts.oldest_age - {INBOX[0].age.total_seconds()} < 3600",
+            f"0 <= result.facts.newest_age - {INBOX[-1].age.total_seconds()} < 3600",
+        ],
+    )
+
+
+def test_a_playbook_judges_the_scripts_of_a_sieve_user(
+    ansible: Ansible, dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    script = tmp_path / "good.sieve"
+    script.write_text('require "vacation";\nvacation "Away";\n')
+    log_in_and_judge(
+        ansible,
+        ca,
+        "sieve",
+        {
+            "port": dovecot.sieve,
+            "tls": "starttls",
+            "username": SIEVE_ACTIVE,
+            "require_active": True,
+            "have_space": 100,
+            "check_script": str(script),
+        },
+        [
+            f"result.facts.active_script == '{ACTIVE_SCRIPT}'",
+            f"result.facts.script_count == {len(SCRIPTS)}",
+            "result.facts.scripts | length == result.facts.script_count",
+            "'vacation' in result.facts.sieve_extensions",
+        ],
+    )
+
+
+@pytest.fixture
+def plain_ports(postfix: Postfix, dovecot: Dovecot) -> dict[str, int]:
+    """The port of each protocol that needs no TLS."""
+    return {"imap": dovecot.imap, "pop3": dovecot.pop3, "sieve": dovecot.sieve, "smtp": postfix.plain}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_whole_report_is_returned_on_success_and_failure(
+    ansible: Ansible, plain_ports: dict[str, int], module: str
+) -> None:
+    there, nowhere = plain_ports[module], free_port()
+    good, bad, unusable = ansible.run(
+        module,
+        {"host": "localhost", "port": there},
+        {"host": "127.0.0.1", "port": nowhere},
+        {"host": "localhost", "port": there, "expect": "\r"},
+    ).results
+    blank = Report(module, "host", 25, FACTS[module]()).to_dict()
+    for found in (good, bad, unusable):
+        assert set(blank) | {"state", "msg", "changed", "failed"} <= set(found)
+        assert set(found["facts"]) == set(blank["facts"])
+        assert found["protocol"] == module
+        assert found["changed"] is False
+    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "changed", "failed"}
+    assert (good["state"], good["failed"], good["msg"]) == ("ok", False, f"localhost:{there} works")
+    assert good["facts"]["banner"]
+    assert good["facts"]["capabilities"]
+    assert (bad["state"], bad["failed"]) == ("critical", True)
+    assert bad["problems"][0]["code"] == "connection-refused"
+    assert bad["msg"].startswith(f"127.0.0.1:{nowhere}, at connect: ")
+    assert bad["problems"][0]["hint"] in bad["msg"]
+    assert bad["facts"] == unusable["facts"] == blank["facts"]
+
+
+def test_a_folder_that_is_missing_fails_and_the_others_are_measured(
+    ansible: Ansible, dovecot: Dovecot, ca: CertificateAuthority
+) -> None:
+    found = ansible.result(
+        "imap",
+        host="localhost",
+        port=dovecot.imaps,
+        tls="implicit",
+        ca_file=str(ca.pem_path),
+        username=READER,
+        password=PASSWORD,
+        folder=["Missing", "INBOX"],
+    )
+    assert found["failed"] is True
+    assert [problem["code"] for problem in found["problems"]] == ["mailbox-unavailable"]
+    assert "Missing" in found["msg"]
+    assert [folder["messages"] for folder in found["facts"]["folders"]] == [None, len(INBOX)]
+
+
+def test_a_script_that_is_not_sieve_fails_in_the_words_of_the_server(
+    ansible: Ansible, dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    script = tmp_path / "bad.sieve"
+    script.write_text("nonsense;\n")
+    found = ansible.result(
+        "sieve",
+        host="localhost",
+        port=dovecot.sieve,
+        tls="starttls",
+        ca_file=str(ca.pem_path),
+        username=SIEVE_ACTIVE,
+        password=PASSWORD,
+        check_script=str(script),
+    )
+    assert found["failed"] is True
+    assert [problem["code"] for problem in found["problems"]] == ["script-refused"]
+    assert "nonsense" in found["msg"]
+    assert found["facts"]["active_script"] == ACTIVE_SCRIPT
 
 
 def test_without_cryptography_the_key_is_null_and_a_warning_says_why(
     ansible: Ansible, postfix: Postfix, ca: CertificateAuthority
 ) -> None:
-    found = ansible.smtp(host="localhost", port=postfix.implicit, tls="implicit", ca_file=str(ca.pem_path))
+    found = ansible.result("smtp", host="localhost", port=postfix.implicit, tls="implicit", ca_file=str(ca.pem_path))
     assert found["state"] == "ok"
     assert found["tls"]["verified"] is True
     assert "localhost" in found["certificate"]["names"]
@@ -198,65 +509,120 @@ def test_without_cryptography_the_key_is_null_and_a_warning_says_why(
 
 
 def test_a_refusal_for_now_fails_and_is_a_warning_to_monitoring(ansible: Ansible, postfix: Postfix) -> None:
-    found = ansible.smtp(host="localhost", port=postfix.deferring, rcpt_to=["user@example.test"])
+    found = ansible.result("smtp", host="localhost", port=postfix.deferring, rcpt_to=["user@example.test"])
     assert (found["failed"], found["state"]) == (True, "warning")
     assert found["problems"][0]["severity"] == "temporary"
 
 
 def test_check_mode_runs_and_sends_nothing(ansible: Ansible, postfix: Postfix) -> None:
     before = len(postfix.delivered())
-    found = ansible.smtp("--check", host="localhost", port=postfix.plain, rcpt_to=["user@example.test"], send=True)
+    found = ansible.result(
+        "smtp", "--check", host="localhost", port=postfix.plain, rcpt_to=["user@example.test"], send=True
+    )
     assert found["state"] == "ok"
     assert found["facts"]["deliveries"] == []
     assert any("check mode: send is left out" in warning for warning in found["warnings"])
     assert len(postfix.delivered()) == before
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"host": "localhost", "rcpt_to": ["a b@example.org"]}, "rcpt_to"),
-        ({"host": "localhost", "helo": "a\r\nQUIT"}, "helo"),
-        ({"host": "localhost", "username": "probe", "password": "secret"}, "username"),
-        ({"host": "localhost", "command": ["NOOP"], "response": ["("]}, "response"),
-        ({"host": "localhost", "tls": "implicit", "ca_file": "/nowhere.pem"}, "ca_file"),
-        ({"host": "localhost", "port": 0}, "port"),
-        ({"host": "localhost", "send": True}, "send"),
+LOGIN = {"username": "probe", "password": "a long password", "tls": "starttls"}
+# The options of a task, less host and port, and the option that is wrong. What all modules have in common is with pop3.
+WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "imap": [
+        ({"username": "probe", "password": "a long password"}, "username"),
+        ({**LOGIN, "folder": ["INBOX", ""]}, "folder"),
+        ({**LOGIN, "folder": ["a\r\nb"]}, "folder"),
+        ({**LOGIN, "search": " "}, "search"),
+        ({**LOGIN, "search": "TEXT {5}"}, "search"),
     ],
-)
-def test_a_wrong_option_fails_by_name_before_anything_connects(
-    ansible: Ansible, options: dict[str, Any], name: str
-) -> None:
-    with Scripted("S: 220 hello") as server:
-        found = ansible.smtp(**{"port": server.port, **options})
-    assert found["failed"] is True
-    assert found["msg"].startswith(f"{name}: ")
-    assert found["problems"] == []
+    "pop3": [
+        ({"username": "probe", "tls": "implicit", "mechanism": "APOP"}, "password"),
+        ({"username": "probe", "password": "a long password"}, "username"),
+        ({"username": "probe", "tls": "starttls"}, "password"),
+        ({"password": "a long password"}, "password"),
+        ({**LOGIN, "token": "a long token"}, "token"),
+        ({**LOGIN, "mechanism": "OAUTHBEARER"}, "token"),
+        ({**LOGIN, "mechanism": "EXTERNAL"}, "client_cert"),
+        ({"expect_login_refused": True}, "expect_login_refused"),
+        ({"tls": "implicit", "ca_file": "/nowhere.pem"}, "ca_file"),
+        ({"expect": "a\r\nb"}, "expect"),
+        ({"port": 0}, "port"),
+    ],
+    "sieve": [
+        ({"username": "probe", "password": "a long password"}, "username"),
+        ({"require_active": True}, "require_active"),
+        ({**LOGIN, "have_space": 0}, "have_space"),
+        ({**LOGIN, "check_script": "/nowhere.sieve"}, "check_script"),
+    ],
+    "smtp": [
+        ({"username": "probe", "password": "a long password"}, "username"),
+        ({"rcpt_to": ["a b@example.org"]}, "rcpt_to"),
+        ({"helo": "a\r\nQUIT"}, "helo"),
+        ({"command": ["NOOP"], "response": ["("]}, "response"),
+        ({"send": True}, "send"),
+    ],
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_wrong_option_fails_by_name_before_anything_connects(ansible: Ansible, module: str) -> None:
+    with Scripted("S: hello") as server:
+        tasks = [{"host": "localhost", "port": server.port, **options} for options, dummy in WRONG[module]]
+        results = ansible.run(module, *tasks).results
+    for found, (options, name) in zip(results, WRONG[module], strict=True):
+        assert found["failed"] is True, options
+        assert found["msg"].startswith(f"{name}: "), options
+        assert found["problems"] == [], options
+        assert set(found["facts"]) == {f.name for f in fields(FACTS[module])}
     assert server.connections == 0
 
 
-def test_a_login_works_and_the_password_is_nowhere(
-    ansible: Ansible, postfix: Postfix, ca: CertificateAuthority
+def spellings(secret: str, *names: str) -> Iterator[str]:
+    """The forms in which a password could be printed."""
+    yield secret
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield b64encode(secret.encode()).decode()
+    yield from (b64encode(f"\0{name}\0{secret}".encode()).decode() for name in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_login_is_accepted_or_refused_and_the_password_is_nowhere(
+    ansible: Ansible, postfix: Postfix, dovecot: Dovecot, ca: CertificateAuthority, module: str
 ) -> None:
-    done = ansible.play(
-        [
-            {
-                "mailprobe.checks.smtp": {
-                    "host": "localhost",
-                    "port": postfix.submission,
-                    "tls": "starttls",
-                    "ca_file": str(ca.pem_path),
-                    "username": AWKWARD_USER.name,
-                    "password": AWKWARD_USER.password,
-                    "mechanism": "PLAIN",
-                },
-            }
-        ],
-        "-vvv",
+    ports = {"imap": dovecot.imap, "pop3": dovecot.pop3, "sieve": dovecot.sieve, "smtp": postfix.submission}
+    login = {
+        "host": "localhost",
+        "port": ports[module],
+        "tls": "starttls",
+        "ca_file": str(ca.pem_path),
+        "username": AWKWARD_USER.name,
+    }
+    played = ansible.run(
+        module,
+        {**login, "password": "{{ good }}", "mechanism": "PLAIN"},
+        {**login, "password": "{{ bad }}", "mechanism": "PLAIN"},
+        {**login, "password": "{{ bad }}"},
+        {**login, "password": "{{ bad }}", "expect_login_refused": True},
+        arguments=["-vvv"],
+        good=AWKWARD_USER.password,
+        bad=CANARY,
     )
-    assert done.returncode == 0, done.stdout
-    assert AWKWARD_USER.password not in done.stdout
-    assert CANARY not in done.stdout
+    accepted, *refused, expected = played.results
+    assert accepted["failed"] is False, accepted["msg"]
+    assert (accepted["facts"]["login"], accepted["facts"]["mechanism"]) == ("accepted", "PLAIN")
+    for found in refused:
+        assert (found["failed"], found["state"]) == (True, "critical")
+        assert [(problem["code"], problem["stage"]) for problem in found["problems"]] == [("auth-rejected", "auth")]
+        assert "Wrong user name or password" in found["msg"]
+    assert expected["failed"] is False, expected["msg"]
+    assert (expected["facts"]["login"], expected["problems"]) == ("refused", [])
+    assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in played.output  # hence the options were shown
+    results = json.dumps(played.results, ensure_ascii=False)
+    for password in (AWKWARD_USER.password, CANARY):
+        for spelling in spellings(password, AWKWARD_USER.name):
+            assert spelling not in played.output
+            assert spelling not in results
 
 
 GET_PIP = """

@@ -20,7 +20,7 @@ attributes:
     description: Can run in C(check_mode) and return the report without leaving a trace on the server.
     support: full
     details:
-      - In check mode nothing is sent, even where that was asked for, and a warning says so.
+      - In check mode what would stay behind on the server (a test message) is left out, and a warning says so.
   diff_mode:
     description: Returns details on what has changed, or would change, in C(diff) mode.
     support: N/A

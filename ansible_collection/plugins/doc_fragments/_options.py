@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.imap import ImapOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import Options, declarations, spell
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.pop3 import Pop3Options
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.sieve import SieveOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.smtp import SmtpOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._module import argument_spec
 
@@ -30,4 +33,7 @@ class ModuleDocFragment:
     """One section a probe, named as its module."""
 
     # Annotated, because ansible-test's yamllint takes every plain assignment here for a literal text.
+    IMAP: str = documentation(ImapOptions)
+    POP3: str = documentation(Pop3Options)
+    SIEVE: str = documentation(SieveOptions)
     SMTP: str = documentation(SmtpOptions)

@@ -26,7 +26,7 @@ def _argument(declared: Declaration) -> dict[str, t.Any]:
     if declared.required:
         argument["required"] = True
     elif declared.default not in (None, ()):
-        argument["default"] = declared.default
+        argument["default"] = list(declared.default) if declared.many else declared.default
     if declared.choices:
         argument["choices"] = list(declared.choices)
     # Said of every option: the module's own guess goes by names, and "password_file" is no secret.

@@ -23,6 +23,9 @@ extends_documentation_fragment:
   - mailprobe.checks._options.smtp
   - mailprobe.checks._attributes
 seealso:
+  - module: mailprobe.checks.pop3
+  - module: mailprobe.checks.imap
+  - module: mailprobe.checks.sieve
   - module: ansible.builtin.wait_for
   - module: community.general.mail
   - module: community.crypto.get_certificate
@@ -79,6 +82,14 @@ EXAMPLES = r"""
     lmtp: true
     rcpt_to:
       - postmaster@example.org
+
+- name: A password that leaked does not work any more
+  mailprobe.checks.smtp:
+    host: mail.example.org
+    tls: implicit
+    username: probe
+    password: "{{ vault_leaked_password }}"
+    expect_login_refused: true
 """
 
 RETURN = r"""
@@ -137,6 +148,10 @@ timings:
     rcpt: null
     data: null
     reset: null
+    mailbox: null
+    search: null
+    quota: null
+    script: null
     quit: 0.011
 problems:
   description: What was found, in the order in which it was found.
@@ -163,7 +178,8 @@ problems:
     hint:
       description: Where to look.
       type: str
-      sample: "No such user, relaying denied, or a policy: the server's words say which."
+      sample: "No such user, relaying denied, or a policy: the server's words and its enhanced status code (RFC 3463)
+        say which."
   sample: []
 notes:
   description: What else is to be known about this run; shown as warnings, too.
@@ -243,20 +259,16 @@ certificate:
       sample: 256
   sample: {}
 facts:
-  description: What the server told.
+  description: What the server told. What it did not tell, or was not asked, is null or empty.
   type: dict
   returned: always
   contains:
     banner:
-      description: The greeting without its code.
+      description: The words of the greeting, without its code or status.
       type: str
       sample: mx1.example.org ESMTP Postfix
-    greeting_code:
-      description: The code of the greeting.
-      type: int
-      sample: 220
     capabilities:
-      description: The extensions of the last EHLO reply, a line each.
+      description: What the server listed as its capabilities when it last did, a line of its list each.
       type: list
       elements: str
       sample:
@@ -268,23 +280,73 @@ facts:
       type: list
       elements: str
       sample: []
-    size_limit:
-      description: Octets of the largest message that the server takes, null when it sets no limit.
-      type: int
-      sample: 10240000
     mechanism:
       description: The mechanism of our login, null when there was none.
       type: str
       sample: null
+    login:
+      description: V(accepted), or V(refused) when O(expect_login_refused=true) and it was; else null.
+      type: str
+      sample: null
+    greeting_code:
+      description: The code of the greeting.
+      type: int
+      sample: 220
+    size_limit:
+      description: Octets of the largest message that the server takes, null when it sets no limit.
+      type: int
+      sample: 10240000
     commands:
-      description: The replies to O(command), each with C(command), C(accepted), C(code), C(enhanced) and C(text).
+      description: The replies to O(command), in its order.
       type: list
       elements: dict
+      contains:
+        command:
+          description: The command.
+          type: str
+          sample: VRFY postmaster
+        accepted:
+          description: Whether the reply is what O(response) asks for, or else positive.
+          type: bool
+          sample: true
+        code:
+          description: The code of the reply.
+          type: int
+          sample: 250
+        enhanced:
+          description: Its enhanced status code (RFC 3463), null when there was none.
+          type: str
+          sample: 2.1.5
+        text:
+          description: Its words.
+          type: str
+          sample: 2.1.5 Ok
       sample: []
     recipients:
-      description: The replies to RCPT TO, each with C(address), C(accepted), C(code), C(enhanced) and C(text).
+      description: The replies to RCPT TO, in the order of O(rcpt_to).
       type: list
       elements: dict
+      contains:
+        address:
+          description: The recipient.
+          type: str
+          sample: postmaster@example.org
+        accepted:
+          description: Whether the server takes mail for this recipient.
+          type: bool
+          sample: true
+        code:
+          description: The code of the reply.
+          type: int
+          sample: 250
+        enhanced:
+          description: Its enhanced status code (RFC 3463), null when there was none.
+          type: str
+          sample: 2.1.5
+        text:
+          description: Its words.
+          type: str
+          sample: 2.1.5 Ok
       sample:
         - address: postmaster@example.org
           accepted: true
@@ -296,9 +358,31 @@ facts:
       type: str
       sample: null
     deliveries:
-      description: The replies to the message, as in RV(facts.recipients); with O(lmtp=true) one for each.
+      description: The replies to the message; with O(lmtp=true) one for each recipient that was accepted, else one for
+        all.
       type: list
       elements: dict
+      contains:
+        address:
+          description: The recipient, or all of them with commas between.
+          type: str
+          sample: postmaster@example.org
+        accepted:
+          description: Whether the server took the message.
+          type: bool
+          sample: true
+        code:
+          description: The code of the reply.
+          type: int
+          sample: 250
+        enhanced:
+          description: Its enhanced status code (RFC 3463), null when there was none.
+          type: str
+          sample: 2.1.5
+        text:
+          description: Its words.
+          type: str
+          sample: "2.0.0 Ok: queued as 4fT2Yk1mNz"
       sample: []
     queue_id:
       description: The queue id that the server named, null when it named none.

@@ -1,0 +1,1 @@
+../../../../plugins/mailprobe/imap_dialect.py

@@ -1,0 +1,1 @@
+../../../../plugins/mailprobe/pop3.py

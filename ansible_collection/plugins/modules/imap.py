@@ -1,0 +1,408 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, the mailprobe founders
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check that an IMAP server works, and say why not."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: imap
+short_description: Check that an IMAP server works and what is in folders
+version_added: 0.1.0
+author:
+  - The mailprobe founders (@mailprobe)
+description:
+  - Holds a conversation with an IMAP server and judges every reply.
+  - Connect, greeting, CAPABILITY, STARTTLS or TLS from the first byte, login, and a look into folders (STATUS, EXAMINE,
+    SEARCH) and their quota are each judged, and the module fails with the server's own words and a hint where to look
+    when one of them does not work.
+  - Nothing in a mailbox is ever changed; folders are opened read-only.
+  - Without O(username) the conversation ends before the login.
+  - The conversation is held from the host that the task runs on. Use C(delegate_to) to look from elsewhere.
+extends_documentation_fragment:
+  - mailprobe.checks._options.imap
+  - mailprobe.checks._attributes
+seealso:
+  - module: mailprobe.checks.pop3
+  - module: mailprobe.checks.sieve
+  - module: mailprobe.checks.smtp
+  - module: ansible.builtin.wait_for
+  - module: community.crypto.get_certificate
+"""
+
+EXAMPLES = r"""
+- name: The IMAP server answers
+  mailprobe.checks.imap:
+    host: imap.example.org
+
+- name: It offers STARTTLS with a good certificate, seen from outside
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: starttls
+  delegate_to: localhost
+  run_once: true
+
+- name: A user can log in and look into two folders
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: implicit
+    username: probe@example.org
+    password: "{{ vault_probe_password }}"
+    folder:
+      - INBOX
+      - Entwürfe
+    search: UNSEEN SUBJECT "backup failed"
+    quota: true
+  register: result
+
+- name: New mail comes in, no backup has failed, and there is space for more
+  ansible.builtin.assert:
+    that:
+      - result.facts.folders[0].messages > 0
+      - result.facts.folders[0].newest_age < 24 * 3600
+      - result.facts.folders[0].search_hits == 0
+      - result.facts.quota_storage_percent < 90
+
+- name: Log in with an OAuth 2.0 token
+  mailprobe.checks.imap:
+    host: outlook.office365.com
+    tls: implicit
+    username: probe@example.org
+    token: "{{ vault_access_token }}"
+
+- name: After a restart, wait until the server is ready (24 * 5 seconds = 2 minutes)
+  mailprobe.checks.imap:
+    host: "{{ inventory_hostname }}"
+  register: result
+  until: result is succeeded
+  retries: 24
+  delay: 5
+
+- name: Wait until a message has arrived (12 * 10 seconds = 2 minutes)
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: implicit
+    username: probe@example.org
+    password: "{{ vault_probe_password }}"
+    search: SUBJECT "deployment of today"
+  register: result
+  until: result is succeeded and result.facts.folders[0].search_hits > 0
+  retries: 12
+  delay: 10
+
+- name: Collect, without failing
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: implicit
+    identify: true
+  register: result
+  failed_when: false
+
+- name: Judge what was collected
+  ansible.builtin.assert:
+    that:
+      - result.state == 'ok'
+      - result.certificate.days_left > 14
+      - result.timings.greeting < 2
+      - "'IMAP4rev1' in result.facts.capabilities"
+      - "'Dovecot' in result.facts.server_id"
+
+- name: The account that was closed lets nobody in
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: implicit
+    username: former@example.org
+    password: "{{ vault_former_password }}"
+    expect_login_refused: true
+"""
+
+RETURN = r"""
+msg:
+  description: What is wrong, where, in the server's own words, with a hint for each; or that the server works.
+  type: str
+  returned: always
+  sample: "imap.example.org:993, at connect: connection refused by 192.0.2.25 port 993. Nothing listens on that port, or
+    a firewall rejects. Is the service running, on this address and this port?"
+state:
+  description:
+    - The verdict in the words of the checks for Nagios and Icinga.
+    - V(critical) when something did not work, V(warning) when the server asked to come again later or something is
+      flawed, else V(ok).
+  type: str
+  returned: always
+  sample: ok
+protocol:
+  description: V(imap).
+  type: str
+  returned: always
+  sample: imap
+host:
+  description: The host as it was given.
+  type: str
+  returned: always
+  sample: imap.example.org
+port:
+  description: The port, null for a Unix socket.
+  type: int
+  returned: always
+  sample: 993
+address:
+  description: The IP address that was talked to, null when none was.
+  type: str
+  returned: always
+  sample: 192.0.2.25
+elapsed:
+  description: Seconds that the whole run took.
+  type: float
+  returned: always
+  sample: 0.184
+timings:
+  description: Seconds by stage, null for a stage that was not reached. All stages of all protocols are there.
+  type: dict
+  returned: always
+  sample:
+    resolve: 0.002
+    connect: 0.011
+    greeting: 0.023
+    capabilities: 0.022
+    tls: 0.041
+    auth: 0.095
+    command: null
+    mail: null
+    rcpt: null
+    data: null
+    reset: null
+    mailbox: 0.031
+    search: 0.012
+    quota: 0.009
+    script: null
+    quit: 0.011
+problems:
+  description: What was found, in the order in which it was found.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    code:
+      description: A stable word for the finding.
+      type: str
+      sample: auth-rejected
+    stage:
+      description: The stage it was found at.
+      type: str
+      sample: auth
+    severity:
+      description: V(failure), V(temporary) when the server asked to come again later, or V(flaw).
+      type: str
+      sample: failure
+    message:
+      description: What happened, with the server's own words.
+      type: str
+      sample: "a2 AUTHENTICATE PLAIN *** refused: 'NO [AUTHENTICATIONFAILED] Authentication failed.'"
+    hint:
+      description: Where to look.
+      type: str
+      sample: "Wrong user name or password, or the account is closed. The probe tries once only, so that it locks nobody
+        out."
+  sample: []
+notes:
+  description: What else is to be known about this run; shown as warnings, too.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+tls:
+  description: The TLS session. Everything is null or false without TLS.
+  type: dict
+  returned: always
+  contains:
+    version:
+      description: The protocol version.
+      type: str
+      sample: TLSv1.3
+    cipher:
+      description: The cipher suite in OpenSSL's words.
+      type: str
+      sample: TLS_AES_256_GCM_SHA384
+    cipher_bits:
+      description: The strength of the cipher.
+      type: int
+      sample: 256
+    verified:
+      description: Whether the certificate's chain and name were checked and found good.
+      type: bool
+      sample: true
+    verify_error:
+      description: Why the certificate was not accepted, null if it was or was not checked.
+      type: str
+      sample: null
+  sample:
+    version: TLSv1.3
+    cipher: TLS_AES_256_GCM_SHA384
+    cipher_bits: 256
+    verified: true
+    verify_error: null
+certificate:
+  description: The server's certificate, the bad one, too. What is not known is null.
+  type: dict
+  returned: always
+  contains:
+    subject:
+      description: The subject (RFC 4514).
+      type: str
+      sample: CN=imap.example.org
+    issuer:
+      description: The issuer (RFC 4514).
+      type: str
+      sample: CN=R11,O=Let's Encrypt,C=US
+    names:
+      description: The subject alternative names.
+      type: list
+      elements: str
+      sample:
+        - imap.example.org
+    not_before:
+      description: When it begins to be valid, ISO 8601 in UTC.
+      type: str
+      sample: "2026-10-01T00:00:00+00:00"
+    not_after:
+      description: When it ends to be valid, ISO 8601 in UTC.
+      type: str
+      sample: "2026-12-30T00:00:00+00:00"
+    days_left:
+      description: Whole days until then, rounded down; negative when it has expired.
+      type: int
+      sample: 37
+    key_type:
+      description: The kind of the public key; needs C(cryptography) on the host that runs the module.
+      type: str
+      sample: EC
+    key_bits:
+      description: The size of the public key; needs C(cryptography) on the host that runs the module.
+      type: int
+      sample: 256
+  sample: {}
+facts:
+  description: What the server told. What it did not tell, or was not asked, is null or empty.
+  type: dict
+  returned: always
+  contains:
+    banner:
+      description: The words of the greeting, without its code or status.
+      type: str
+      sample: Dovecot ready.
+    capabilities:
+      description: What the server listed as its capabilities when it last did, a line of its list each.
+      type: list
+      elements: str
+      sample:
+        - IMAP4rev1
+        - IDLE
+        - QUOTA
+    auth_mechanisms:
+      description: The mechanisms offered for login.
+      type: list
+      elements: str
+      sample:
+        - PLAIN
+        - LOGIN
+        - SCRAM-SHA-256
+    mechanism:
+      description: The mechanism of our login, null when there was none.
+      type: str
+      sample: SCRAM-SHA-256
+    login:
+      description: V(accepted), or V(refused) when O(expect_login_refused=true) and it was; else null.
+      type: str
+      sample: accepted
+    server_id:
+      description: What the server told of itself (O(identify)), names and values in turn.
+      type: list
+      elements: str
+      sample:
+        - name
+        - Dovecot
+    folders:
+      description: What was found in the folders, in the order of O(folder); empty when it did not come to that.
+      type: list
+      elements: dict
+      contains:
+        folder:
+          description: The folder as it was given.
+          type: str
+          sample: INBOX
+        messages:
+          description: The number of messages in it, null when it does not open.
+          type: int
+          sample: 5
+        unseen:
+          description: The number of messages that nobody has seen.
+          type: int
+          sample: 1
+        recent:
+          description: The number of messages that no session was told of before.
+          type: int
+          sample: 0
+        mailbox_bytes:
+          description: Octets of all messages, null when the server does not tell (STATUS=SIZE).
+          type: int
+          sample: 13312
+        oldest_age:
+          description: Seconds since the oldest message came (INTERNALDATE), null in an empty folder.
+          type: int
+          sample: 3456000
+        newest_age:
+          description: Seconds since the newest message came, null in an empty folder.
+          type: int
+          sample: 300
+        search_hits:
+          description: The number of messages that O(search) found, null without one.
+          type: int
+          sample: null
+      sample:
+        - folder: INBOX
+          messages: 5
+          unseen: 1
+          recent: 0
+          mailbox_bytes: 13312
+          oldest_age: 3456000
+          newest_age: 300
+          search_hits: null
+    quota_storage_percent:
+      description: How full the fullest quota of storage is (O(quota)).
+      type: float
+      sample: 30.0
+    quota_messages_percent:
+      description: How full the fullest quota of messages is (O(quota)).
+      type: float
+      sample: 25.0
+  sample: {}
+transcript:
+  description:
+    - The conversation, line by line, without secrets.
+    - C( -> ) is what we said, C(<-  ) the server; C( ~> ) and C(<~  ) over TLS; C(=== ) a note, C(*** ) a finding.
+  type: list
+  elements: str
+  returned: always
+  sample:
+    - "=== connected to 192.0.2.25 port 993"
+    - "=== TLS: TLSv1.3, TLS_AES_256_GCM_SHA384, certificate verified"
+    - "<~  * OK Dovecot ready."
+    - " ~> a1 LOGOUT"
+    - "<~  * BYE Logging out"
+    - "<~  a1 OK Logout completed."
+"""
+
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.imap import ImapFacts, ImapOptions, probe
+from ansible_collections.mailprobe.checks.plugins.module_utils._module import run
+
+
+def main() -> None:
+    """Options, probe, report."""
+    run(ImapOptions, ImapFacts, probe)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+#!/usr/bin/python
+
+# Copyright: (c) 2026, the mailprobe founders
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check that a ManageSieve server works, and say why not."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sieve
+short_description: Check that a ManageSieve server works and a user's filters are active
+version_added: 0.1.0
+author:
+  - The mailprobe founders (@mailprobe)
+description:
+  - Holds a conversation with a ManageSieve server (RFC 5804) and judges every reply.
+  - Connect, greeting with capabilities, STARTTLS or TLS from the first byte, login, and a look at the scripts
+    (LISTSCRIPTS, HAVESPACE, CHECKSCRIPT) are each judged, and the module fails with the server's own words and a hint
+    where to look when one of them does not work.
+  - Nothing is ever stored, activated or deleted.
+  - Without O(username) the conversation ends before the login.
+  - The conversation is held from the host that the task runs on. Use C(delegate_to) to look from elsewhere.
+extends_documentation_fragment:
+  - mailprobe.checks._options.sieve
+  - mailprobe.checks._attributes
+seealso:
+  - module: mailprobe.checks.imap
+  - module: mailprobe.checks.pop3
+  - module: mailprobe.checks.smtp
+  - module: ansible.builtin.wait_for
+  - module: community.crypto.get_certificate
+"""
+
+EXAMPLES = r"""
+- name: The ManageSieve server answers
+  mailprobe.checks.sieve:
+    host: imap.example.org
+
+- name: It offers STARTTLS with a good certificate, seen from outside
+  mailprobe.checks.sieve:
+    host: imap.example.org
+    tls: starttls
+  delegate_to: localhost
+  run_once: true
+
+- name: A user can log in, has an active script, and may store one of 10 kB
+  mailprobe.checks.sieve:
+    host: imap.example.org
+    tls: starttls
+    username: probe@example.org
+    password: "{{ vault_probe_password }}"
+    require_active: true
+    have_space: 10240
+  register: result
+
+- name: The active script is the one of the web mailer, and nobody hoards scripts
+  ansible.builtin.assert:
+    that:
+      - result.facts.active_script == 'roundcube'
+      - result.facts.script_count < 10
+
+- name: The server accepts the script that is about to be installed (a file on the host that runs the module)
+  mailprobe.checks.sieve:
+    host: imap.example.org
+    tls: starttls
+    username: probe@example.org
+    password: "{{ vault_probe_password }}"
+    check_script: /etc/dovecot/sieve/default.sieve
+
+- name: After a restart, wait until the server is ready (24 * 5 seconds = 2 minutes)
+  mailprobe.checks.sieve:
+    host: "{{ inventory_hostname }}"
+  register: result
+  until: result is succeeded
+  retries: 24
+  delay: 5
+
+- name: Collect, without failing
+  mailprobe.checks.sieve:
+    host: imap.example.org
+    tls: starttls
+  register: result
+  failed_when: false
+
+- name: Judge what was collected
+  ansible.builtin.assert:
+    that:
+      - result.state == 'ok'
+      - result.certificate.days_left > 14
+      - result.timings.greeting < 2
+      - "'vacation' in result.facts.sieve_extensions"
+
+- name: The account that was closed lets nobody in
+  mailprobe.checks.sieve:
+    host: imap.example.org
+    tls: starttls
+    username: former@example.org
+    password: "{{ vault_former_password }}"
+    expect_login_refused: true
+"""
+
+RETURN = r"""
+msg:
+  description: What is wrong, where, in the server's own words, with a hint for each; or that the server works.
+  type: str
+  returned: always
+  sample: "imap.example.org:4190, at connect: connection refused by 192.0.2.25 port 4190. Nothing listens on that port,
+    or a firewall rejects. Is the service running, on this address and this port?"
+state:
+  description:
+    - The verdict in the words of the checks for Nagios and Icinga.
+    - V(critical) when something did not work, V(warning) when the server asked to come again later or something is
+      flawed, else V(ok).
+  type: str
+  returned: always
+  sample: ok
+protocol:
+  description: V(sieve).
+  type: str
+  returned: always
+  sample: sieve
+host:
+  description: The host as it was given.
+  type: str
+  returned: always
+  sample: imap.example.org
+port:
+  description: The port, null for a Unix socket.
+  type: int
+  returned: always
+  sample: 4190
+address:
+  description: The IP address that was talked to, null when none was.
+  type: str
+  returned: always
+  sample: 192.0.2.25
+elapsed:
+  description: Seconds that the whole run took.
+  type: float
+  returned: always
+  sample: 0.184
+timings:
+  description: Seconds by stage, null for a stage that was not reached. All stages of all protocols are there.
+  type: dict
+  returned: always
+  sample:
+    resolve: 0.002
+    connect: 0.011
+    greeting: 0.023
+    capabilities: 0.022
+    tls: 0.041
+    auth: 0.095
+    command: null
+    mail: null
+    rcpt: null
+    data: null
+    reset: null
+    mailbox: null
+    search: null
+    quota: null
+    script: 0.013
+    quit: 0.011
+problems:
+  description: What was found, in the order in which it was found.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    code:
+      description: A stable word for the finding.
+      type: str
+      sample: auth-rejected
+    stage:
+      description: The stage it was found at.
+      type: str
+      sample: auth
+    severity:
+      description: V(failure), V(temporary) when the server asked to come again later, or V(flaw).
+      type: str
+      sample: failure
+    message:
+      description: What happened, with the server's own words.
+      type: str
+      sample: "AUTHENTICATE \"PLAIN\" *** refused: 'NO Authentication failed.'"
+    hint:
+      description: Where to look.
+      type: str
+      sample: "Wrong user name or password, or the account is closed. The probe tries once only, so that it locks nobody
+        out."
+  sample: []
+notes:
+  description: What else is to be known about this run; shown as warnings, too.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+tls:
+  description: The TLS session. Everything is null or false without TLS.
+  type: dict
+  returned: always
+  contains:
+    version:
+      description: The protocol version.
+      type: str
+      sample: TLSv1.3
+    cipher:
+      description: The cipher suite in OpenSSL's words.
+      type: str
+      sample: TLS_AES_256_GCM_SHA384
+    cipher_bits:
+      description: The strength of the cipher.
+      type: int
+      sample: 256
+    verified:
+      description: Whether the certificate's chain and name were checked and found good.
+      type: bool
+      sample: true
+    verify_error:
+      description: Why the certificate was not accepted, null if it was or was not checked.
+      type: str
+      sample: null
+  sample:
+    version: TLSv1.3
+    cipher: TLS_AES_256_GCM_SHA384
+    cipher_bits: 256
+    verified: true
+    verify_error: null
+certificate:
+  description: The server's certificate, the bad one, too. What is not known is null.
+  type: dict
+  returned: always
+  contains:
+    subject:
+      description: The subject (RFC 4514).
+      type: str
+      sample: CN=imap.example.org
+    issuer:
+      description: The issuer (RFC 4514).
+      type: str
+      sample: CN=R11,O=Let's Encrypt,C=US
+    names:
+      description: The subject alternative names.
+      type: list
+      elements: str
+      sample:
+        - imap.example.org
+    not_before:
+      description: When it begins to be valid, ISO 8601 in UTC.
+      type: str
+      sample: "2026-10-01T00:00:00+00:00"
+    not_after:
+      description: When it ends to be valid, ISO 8601 in UTC.
+      type: str
+      sample: "2026-12-30T00:00:00+00:00"
+    days_left:
+      description: Whole days until then, rounded down; negative when it has expired.
+      type: int
+      sample: 37
+    key_type:
+      description: The kind of the public key; needs C(cryptography) on the host that runs the module.
+      type: str
+      sample: EC
+    key_bits:
+      description: The size of the public key; needs C(cryptography) on the host that runs the module.
+      type: int
+      sample: 256
+  sample: {}
+facts:
+  description: What the server told. What it did not tell, or was not asked, is null or empty.
+  type: dict
+  returned: always
+  contains:
+    banner:
+      description: The words of the greeting, without its code or status.
+      type: str
+      sample: Dovecot Pigeonhole
+    capabilities:
+      description: What the server listed as its capabilities when it last did, a line of its list each.
+      type: list
+      elements: str
+      sample:
+        - IMPLEMENTATION Dovecot Pigeonhole
+        - SIEVE fileinto envelope vacation
+        - SASL PLAIN LOGIN SCRAM-SHA-256
+        - VERSION 1.0
+    auth_mechanisms:
+      description: The mechanisms offered for login.
+      type: list
+      elements: str
+      sample:
+        - PLAIN
+        - LOGIN
+        - SCRAM-SHA-256
+    mechanism:
+      description: The mechanism of our login, null when there was none.
+      type: str
+      sample: SCRAM-SHA-256
+    login:
+      description: V(accepted), or V(refused) when O(expect_login_refused=true) and it was; else null.
+      type: str
+      sample: accepted
+    implementation:
+      description: The name of the server's software, which the greeting tells; RV(facts.banner) is the same.
+      type: str
+      sample: Dovecot Pigeonhole
+    sieve_extensions:
+      description: The Sieve extensions that scripts may use.
+      type: list
+      elements: str
+      sample:
+        - fileinto
+        - envelope
+        - vacation
+    scripts:
+      description: The names of the user's scripts.
+      type: list
+      elements: str
+      sample:
+        - roundcube
+        - holidays
+    script_count:
+      description: The number of scripts, null when they were not listed.
+      type: int
+      sample: 2
+    active_script:
+      description: The name of the active script, null when none is active or they were not listed.
+      type: str
+      sample: roundcube
+  sample: {}
+transcript:
+  description:
+    - The conversation, line by line, without secrets.
+    - C( -> ) is what we said, C(<-  ) the server; C( ~> ) and C(<~  ) over TLS; C(=== ) a note, C(*** ) a finding.
+  type: list
+  elements: str
+  returned: always
+  sample:
+    - "=== connected to 192.0.2.25 port 4190"
+    - "<-  \"IMPLEMENTATION\" \"Dovecot Pigeonhole\""
+    - "<-  OK \"Dovecot ready.\""
+    - " -> LOGOUT"
+    - "<-  OK \"Logout completed.\""
+"""
+
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.sieve import SieveFacts, SieveOptions, probe
+from ansible_collections.mailprobe.checks.plugins.module_utils._module import run
+
+
+def main() -> None:
+    """Options, probe, report."""
+    run(SieveOptions, SieveFacts, probe)
+
+
+if __name__ == "__main__":
+    main()
