@@ -82,10 +82,13 @@ def _add(group: Any, declared: Declaration, flags: Mapping[str, str]) -> None:
         group.add_argument(*names, dest=declared.name, action=action, default=None, help=words)
         return
     if declared.default not in (None, ()):
-        shown = f"{declared.default:g}" if declared.kind == "float" else str(declared.default).rstrip(".")
+        default = ", ".join(declared.default) if declared.many else declared.default
+        shown = f"{default:g}" if declared.kind == "float" else str(default).rstrip(".")
         words += f" Default: {shown}."
     if declared.name == "family":
         group = group.add_mutually_exclusive_group()
+    if declared.many:
+        words += " May be given more than once."
     group.add_argument(
         *names,
         dest=declared.name,
@@ -162,7 +165,7 @@ RANGE = re.compile(r"@?(?:(?:~|-?[0-9]{1,15}(?:\.[0-9]{1,9})?)?:)?(?:-?[0-9]{1,1
 
 @dataclass(frozen=True)
 class Threshold:
-    """A metric that `-w` and `-c` can judge, and what it is."""
+    """A metric that `-w` and `-c` can judge, and what it is; empty where the next one's meaning says it, too."""
 
     metric: str
     meaning: str
@@ -170,7 +173,7 @@ class Threshold:
 
 def add_thresholds(parser: argparse.ArgumentParser, thresholds: Iterable[Threshold]) -> None:
     """Add `-w`, `-c` and `-D`."""
-    names = ", ".join(f"{threshold.metric} ({threshold.meaning})" for threshold in thresholds)
+    names = ", ".join(f"{known.metric} ({known.meaning})" if known.meaning else known.metric for known in thresholds)
     group = parser.add_argument_group(
         "When to raise an alarm",
         "RANGE as in the Monitoring Plugins' guidelines: 5 is alarm above 5 (or below 0), 30: is alarm below 30, 1:9"

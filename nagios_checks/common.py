@@ -37,11 +37,8 @@ from .arguments import (
 )
 from .present import as_json, as_text
 
-COMMON_THRESHOLDS = (
-    Threshold("time", "seconds for the whole run"),
-    *(Threshold(f"{stage.value}_time", f"seconds for the stage {stage.value}") for stage in Stage),
-    Threshold("certificate_days", "whole days until the certificate expires"),
-)
+# The stages that every conversation has; a protocol adds its own before the farewell.
+COMMON_STAGES = (Stage.RESOLVE, Stage.CONNECT, Stage.GREETING, Stage.CAPABILITIES, Stage.TLS, Stage.AUTH)
 # Metrics that only TLS gives.
 TLS_METRICS = ("certificate_days", "tls_time")
 
@@ -65,12 +62,20 @@ class CheckSpec:
     """What was measured beyond the times of the stages and the days of the certificate."""
     headline: Callable[[Report[Any]], Iterable[str]]
     """What to say when all is well, beyond what is said of every protocol."""
+    stages: tuple[Stage, ...]
+    """The protocol's own stages."""
     thresholds: tuple[Threshold, ...] = field(default=())
 
     @property
     def known_metrics(self) -> tuple[Threshold, ...]:
         """All metrics that a range can be given for."""
-        return COMMON_THRESHOLDS + self.thresholds
+        return (
+            Threshold("time", "seconds for the whole run"),
+            *(Threshold(f"{stage.value}_time", "") for stage in (*COMMON_STAGES, *self.stages)),
+            Threshold("quit_time", "seconds for the stage of that name"),
+            Threshold("certificate_days", "whole days until the certificate expires"),
+            *self.thresholds,
+        )
 
 
 class Seconds(float):

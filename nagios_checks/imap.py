@@ -9,7 +9,7 @@ from typing import NoReturn
 import nagiosplugin
 
 from mailprobe.imap import Folder, ImapFacts, ImapOptions, probe
-from mailprobe.report import Report
+from mailprobe.report import Report, Stage
 
 from . import common
 from .arguments import Threshold
@@ -61,6 +61,7 @@ CHECK = common.CheckSpec(
     probe=probe,
     metrics=metrics,
     headline=headline,
+    stages=(Stage.MAILBOX, Stage.SEARCH, Stage.QUOTA),
     thresholds=(
         *(Threshold(name, meaning) for name, dummy, meaning in FOLDER_METRICS),
         Threshold("quota_storage_percent", "how full the storage quota is"),

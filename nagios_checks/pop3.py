@@ -8,7 +8,7 @@ from typing import NoReturn
 import nagiosplugin
 
 from mailprobe.pop3 import Pop3Facts, Pop3Options, probe
-from mailprobe.report import Report
+from mailprobe.report import Report, Stage
 
 from . import common
 from .arguments import Threshold
@@ -43,6 +43,7 @@ CHECK = common.CheckSpec(
     probe=probe,
     metrics=metrics,
     headline=headline,
+    stages=(Stage.MAILBOX,),
     thresholds=(
         Threshold("messages", "number of messages in the mailbox"),
         Threshold("mailbox_bytes", "octets of all messages"),

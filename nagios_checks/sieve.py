@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import nagiosplugin
 
-from mailprobe.report import Report
+from mailprobe.report import Report, Stage
 from mailprobe.sieve import SieveFacts, SieveOptions, probe
 
 from . import common
@@ -36,6 +36,7 @@ CHECK = common.CheckSpec(
     probe=probe,
     metrics=metrics,
     headline=headline,
+    stages=(Stage.SCRIPT,),
     thresholds=(Threshold("script_count", "number of scripts"),),
 )
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import nagiosplugin
 
-from mailprobe.report import Report
+from mailprobe.report import Report, Stage
 from mailprobe.smtp import SmtpFacts, SmtpOptions, probe
 
 from . import common
@@ -37,6 +37,7 @@ CHECK = common.CheckSpec(
     probe=probe,
     metrics=metrics,
     headline=headline,
+    stages=(Stage.COMMAND, Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.RESET),
     thresholds=(Threshold("size_limit", "octets of the largest message that the server takes"),),
 )
 

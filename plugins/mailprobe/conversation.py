@@ -37,6 +37,8 @@ MAX_REPLY_LINES = 1000
 RATE_WORDS = re.compile(
     r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit", re.IGNORECASE
 )
+# Challenges as SMTP, POP3, IMAP and ManageSieve write them.
+CHALLENGE = re.compile(r'(?<=^334 ).+|(?<=^\+ ).+|(?<=^").+(?="$)|(?<=\(SASL ")[^"]+(?=")', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Conversation(ABC):
         """Whether the server waits for us: only then may we speak, be it to say goodbye."""
         self.awaited = "the connection"
         """What we wait for, in the words of a finding."""
+        self.guarded = False
+        """Whether challenges are left out of the transcript: with SCRAM's, anybody can try passwords on his own."""
         self.peer: tls.Peer | None = None
         """The server's certificate, once there is TLS."""
         self._deadline = deadline
@@ -287,7 +291,7 @@ class Conversation(ABC):
             raise self._closed()
         line = decoded(read)
         if shown:
-            self._show("<~  " if self.encrypted else "<-  ", line)
+            self._show_heard(line)
         return printable(line)
 
     def hear_octets(self, count: int) -> str:
@@ -296,8 +300,11 @@ class Conversation(ABC):
         if read is None:
             raise self._closed()
         text = decoded(read)
-        self._show("<~  " if self.encrypted else "<-  ", text)
+        self._show_heard(f'"{text}"' if self.guarded else text)
         return printable(text)
+
+    def _show_heard(self, line: str) -> None:
+        self._show("<~  " if self.encrypted else "<-  ", CHALLENGE.sub(BLOT, line) if self.guarded else line)
 
     def _show(self, mark: str, line: str) -> None:
         self.report.transcript.append(mark + printable(self._blot(line), limit=MAX_SHOWN))

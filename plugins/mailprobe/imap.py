@@ -25,11 +25,9 @@ MAX_FETCHED = 5000
 class ImapOptions(LoginOptions):
     """What can be asked of an IMAP server."""
 
-    folder: tuple[str, ...] = option(
-        "Folder to look into after the login; may be given more than once.", default=("INBOX",), metavar="NAME"
-    )
+    folder: tuple[str, ...] = option("Folder to look into after the login.", default=("INBOX",), metavar="NAME")
     search: str | None = option(
-        'Search in each folder, in IMAP\'s words, such as UNSEEN or SUBJECT "test"; its hits are a metric.',
+        'Search in each folder, in IMAP\'s words, such as UNSEEN or SUBJECT "test", and count the hits.',
         default=None,
         metavar="KEYS",
     )
@@ -38,6 +36,12 @@ class ImapOptions(LoginOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.folder:
+            raise UsageError("folder", "there is none; INBOX is the usual one")
+        if self.username is None:
+            for option_name in ("search", "quota"):
+                if getattr(self, option_name):
+                    raise UsageError(option_name, "needs a login: give {username}")
         for place, name in enumerate(self.folder, start=1):
             if not name:
                 raise UsageError("folder", f"value {place} is empty")
@@ -123,6 +127,8 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
 def _ask_capabilities(imap: Imap, facts: ImapFacts) -> None:
     facts.capabilities = []
     imap.require("CAPABILITY")
+    if facts.login is not None:
+        return  # what is offered now is not what the login was chosen from
     mechanisms = [name.removeprefix("AUTH=") for name in imap.capabilities if name.startswith("AUTH=")]
     if _has_login(imap) and "LOGIN" not in mechanisms:
         mechanisms.append("LOGIN")

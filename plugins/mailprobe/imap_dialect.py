@@ -32,7 +32,6 @@ RESPONSE_CODES = {
     "LIMIT": (Code.RATE_LIMITED, Severity.TEMPORARY),
     "OVERQUOTA": (Code.QUOTA_EXCEEDED, Severity.FAILURE),
     "SERVERBUG": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
-    "CONTACTADMIN": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
     "CORRUPTION": (Code.SYSTEM_PERMANENT, Severity.FAILURE),
 }
 # What NO and BAD are called at each stage.
@@ -157,9 +156,7 @@ class Imap(Conversation):
                 self.our_turn = True
                 return Reply(response, tuple(untagged))
             if response.tag != "*":
-                raise Unfinished(
-                    Code.UNEXPECTED_REPLY, f"unexpected reply to {self.asked}: {self.quoted(str(response))}"
-                )
+                raise self.unexpected(str(response))
             if response.kind == "BYE" and self._stage is not Stage.QUIT:
                 raise self._ended(response)
             untagged.append(response)

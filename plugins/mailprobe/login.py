@@ -9,8 +9,8 @@ from typing import Callable
 
 from .conversation import Conversation, Turn
 from .report import Code, Facts, Stage, Unfinished
-from .sasl import MECHANISMS, Credentials, Exchange, ServerFault, choose
-from .text import printable
+from .sasl import MECHANISMS, Credentials, Exchange, Mechanism, ServerFault, choose
+from .text import decoded, printable
 
 # What a server says of a login that it does not accept for good.
 REFUSED = frozenset({Code.AUTH_REJECTED, Code.ACCOUNT_EXPIRED})
@@ -29,9 +29,11 @@ def log_in(
         try:
             _try(conversation, facts, own or {})
         except Unfinished as unfinished:
-            if not options.expect_login_refused or unfinished.code not in REFUSED:
+            if unfinished.code not in REFUSED:
                 raise
             facts.login = "refused"
+            if not options.expect_login_refused:
+                raise
             conversation.note(f"as expected: {unfinished.words}")
             return False
         facts.login = "accepted"
@@ -62,15 +64,22 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
     if mechanism in own:
         own[mechanism](login)
     elif known.exchange is not None:
-        _exchange(conversation, mechanism, known.exchange(login), known.blind)
+        conversation.guarded = True
+        try:
+            _exchange(conversation, mechanism, known.exchange(login), known)
+        finally:
+            conversation.guarded = False
 
 
-def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, blind: bool) -> None:
+def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, known: Mechanism) -> None:
     """RFC 4422 3: challenge and response, until the server has heard enough and we have, too."""
     try:
         turn = conversation.begin_login(mechanism, next(exchange))
         while not turn.done:
-            challenge = b"" if blind else _challenge(turn)
+            challenge = b"" if known.blind else _challenge(turn)
+            if known.needs == "token":
+                # Of OAuth, a challenge is a refusal that says why, and gives nothing away.
+                conversation.note(f"{mechanism}: {decoded(challenge)}")
             turn = conversation.continue_login(exchange.send(challenge) or b"")
     except StopIteration:
         raise _broken_off(

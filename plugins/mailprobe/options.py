@@ -237,6 +237,8 @@ class ConnectOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.expect == "":
+            raise UsageError("expect", "is empty, which every greeting contains")
         if self.is_socket:
             if self.port is not None:
                 raise UsageError("port", "goes with a host, and {host} is the path of a Unix socket: leave one out")

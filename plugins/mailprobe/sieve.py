@@ -64,7 +64,7 @@ class SieveOptions(LoginOptions):
 
 @dataclass
 class SieveFacts(Facts):
-    """What the server told. `scripts` are None before they were listed."""
+    """What the server told. `script_count` is None when the scripts were not listed."""
 
     implementation: str | None = None
     sieve_extensions: list[str] = field(default_factory=list)

@@ -35,13 +35,13 @@ class SmtpOptions(LoginOptions):
     )
     lmtp: bool = option("Speak LMTP: say LHLO, and judge the reply for each recipient.", default=False)
     command: tuple[str, ...] = option(
-        "Extra command to say before the transaction; may be given more than once. Its reply must match the {response}"
-        " of the same place, or else be positive.",
+        "Extra command to say before the transaction. Its reply must match the {response} of the same place, or else be"
+        " positive.",
         default=(),
         metavar="COMMAND",
     )
     response: tuple[str, ...] = option(
-        "Regular expression that the reply to the {command} of the same place must match; may be given more than once.",
+        "Regular expression that the reply to the {command} of the same place must match.",
         default=(),
         metavar="REGEX",
     )
@@ -51,7 +51,7 @@ class SmtpOptions(LoginOptions):
         metavar="ADDRESS",
     )
     rcpt_to: tuple[str, ...] = option(
-        "Recipient to say in RCPT TO; may be given more than once. Nothing is delivered without {send}.",
+        "Recipient to say in RCPT TO. Nothing is delivered without {send}.",
         default=(),
         metavar="ADDRESS",
     )

@@ -314,7 +314,7 @@ facts:
       type: str
       sample: SCRAM-SHA-256
     login:
-      description: V(accepted), or V(refused) when O(expect_login_refused=true) and it was; else null.
+      description: V(accepted) or V(refused), null when the server said neither.
       type: str
       sample: accepted
     server_id:
