@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 WATCHDOG_SECONDS = 20
 
 # The Monitoring Plugins' guidelines: 'label'=value[UOM];[warn];[crit];[min];[max]
-PERFDATUM = re.compile(r"[a-z_]+=-?[0-9]+(\.[0-9]+)?(s|B|%|c)?(;[^; ]*){0,4}")
+PERFDATUM = re.compile(r"\w+=-?[0-9]+(\.[0-9]+)?(s|B|%|c)?(;[^; ]*){0,4}")
 STATES = ("ok", "warning", "critical", "unknown")
 
 
@@ -74,6 +74,11 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         return Outcome(process.returncode, output.read(), errors.read(), seconds, usage.ru_maxrss / 1024)
 
 
+def check(protocol: str, *arguments: object, env: dict[str, str] | None = None) -> Outcome:
+    """Run the check of a protocol with the Python of the tests, from the source tree or wherever it is installed."""
+    return run([sys.executable, "-m", f"nagios_checks.{protocol}", *map(str, arguments)], env)
+
+
 def check_smtp(*arguments: object, env: dict[str, str] | None = None) -> Outcome:
-    """Run check_mail_smtp with the Python of the tests, from the source tree or wherever it is installed."""
-    return run([sys.executable, "-m", "nagios_checks.smtp", *map(str, arguments)], env)
+    """Run check_mail_smtp."""
+    return check("smtp", *arguments, env=env)

@@ -5,17 +5,26 @@ A script is a text that a postmaster can read. One step is one line::
     # The server refuses EHLO for good.         a comment; the first one is the title
     # expect: critical hello-refused            what the check says: ok, warning or critical, and the code or -
     # options: --timeout 2                      what the check is asked beyond the suite's usual options
+    # prints: Go away                           its output has this; may be given more than once
+    # hides: password                           its output has no such thing; may be given more than once
     S: 220 mx.example.org ESMTP
     C: EHLO *
     S: 550 5.7.1 Go away
     C: QUIT
     S: 221 Bye
 
-``S:``  the server says this and CRLF. Escapes: ``\\r \\n \\t \\0 \\\\``, ``\\xff`` (that octet), ``\\u2028`` (UTF-8);
-        ``{line}`` is the line heard last, ``{tag}`` its first word. The rest of a line is sent to its last blank.
+``S:``  the server says this and CRLF. Escapes: ``\\r \\n \\t \\0 \\\\``, ``\\xff`` (that octet), ``\\u2028`` (UTF-8).
+        The rest of a line is sent to its last blank.
         ``S:`` and ``== raw`` lines that follow each other leave in one segment; ``== wait 0`` parts them.
-``C:``  the server hears this, or notes an error and closes. Only ``*`` is special (anything), case does not matter.
-        ``C: <data>`` is a message, to the line with the dot.
+``C:``  the server hears this, or notes an error and closes. Only ``*`` is special (anything; ``\\*`` is an asterisk),
+        case does not matter.
+        ``C: <data>`` is a message, to the line with the dot. ``C: <literal> TEXT`` are the octets that the line before
+        announced as ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
+
+In both, ``{line}`` is the line heard last; ``{tag}`` the first word of the command heard last, which goes on after a
+``+ `` and after a literal; ``{nonce}`` the ``r=`` of SCRAM (RFC 5802) inside a base64 word of the line heard last;
+``{base64 TEXT}`` is TEXT encoded, to the last brace of the line, with escapes; ``{port}`` is the server's own. A test
+may give the server more such words.
 
 ========================  ==========================================================================
 ``== wait 0.4``           seconds
@@ -28,7 +37,8 @@ A script is a text that a postmaster can read. One step is one line::
 ``== flood 8 MiB TEXT``   the same, 8 MiB of it
 ``== silence``            listen, say nothing, until the client goes
 ``== stop reading``       neither listen nor speak, until the server is stopped
-``== any``                answer 250 to every line until QUIT
+``== any``                answer 250 to every line until QUIT, and that, too
+``== any TEXT``           answer TEXT to every line until QUIT or LOGOUT, which the next step may answer
 ``== starttls``           TLS from here on (``== tls``: the same, reads better as the first line)
 ``== close``              close the connection; inside TLS with a close_notify, as one should
 ``== cut``                close it without one
@@ -41,6 +51,8 @@ one serves all that follow. A client that goes early is no error.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import re
 import select
@@ -50,7 +62,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +77,8 @@ Heard = Union[str, bytes]
 
 ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.?)", re.DOTALL)
+BASE64 = re.compile(rb"\{base64 (.*)\}")
+LITERAL = re.compile(rb"\{([0-9]{1,9})\+?\}$")
 
 
 class ScriptError(ValueError):
@@ -92,6 +106,8 @@ class Script:
     state: str = ""
     code: str = ""
     option_text: str = ""
+    prints: list[str] = field(default_factory=list)
+    hides: list[str] = field(default_factory=list)
     sections: list[list[Step]] = field(default_factory=lambda: [[]])
 
     @classmethod
@@ -131,7 +147,7 @@ class Script:
         elif mark == "S:":
             _say(steps, (unescape(rest) + b"\r\n") * repeat)
         elif mark == "C:":
-            steps.append(Step("hear_data") if rest.strip() == "<data>" else Step("hear", rest.strip().encode()))
+            steps.append(_hear(rest.strip()))
         elif mark == "==":
             return self._directive(rest, repeat)
         elif line.strip():
@@ -144,6 +160,8 @@ class Script:
             self.state, self.code = value.split()
         elif key == "options":
             self.option_text = value.strip()
+        elif key in ("prints", "hides"):
+            getattr(self, key).append(value.strip())
         elif not self.title:
             self.title = words
 
@@ -163,6 +181,8 @@ class Script:
             steps.append(Step("flood", _some(words), mib))
         elif verb in ("wait", "segments"):
             steps.append(Step(verb, number=float(rest)))
+        elif verb == "any":
+            steps.append(Step("any", unescape(rest)))
         elif text.strip() in PLAIN_DIRECTIVES:
             steps.append(Step(PLAIN_DIRECTIVES[text.strip()]))
         else:
@@ -171,7 +191,6 @@ class Script:
 
 
 PLAIN_DIRECTIVES = {
-    "any": "any",
     "close": "close",
     "cut": "cut",
     "reset": "reset",
@@ -188,6 +207,14 @@ def _say(steps: list[Step], data: bytes) -> None:
         steps[-1].text += data
     else:
         steps.append(Step("say", data))
+
+
+def _hear(pattern: str) -> Step:
+    if pattern == "<data>":
+        return Step("hear_data")
+    encoded = BASE64.sub(lambda found: b"{base64 " + unescape(found[1].decode()) + b"}", pattern.encode())
+    mark, _, literal = encoded.partition(b" ")
+    return Step("hear_literal", literal or b"*") if mark == b"<literal>" else Step("hear", encoded)
 
 
 def _some(words: str) -> bytes:
@@ -212,8 +239,9 @@ def unescape(text: str) -> bytes:
 
 
 def matches(pattern: bytes, line: bytes) -> bool:
-    """Whether a line heard is the one expected: ``*`` stands for anything, case does not matter."""
-    wanted = b".*".join(re.escape(part) for part in pattern.split(b"*"))
+    r"""Whether a line heard is the one expected: ``*`` stands for anything, ``\*`` for itself, case does not matter."""
+    parts = re.split(rb"(?<!\\)\*", pattern)
+    wanted = b".*".join(re.escape(part.replace(b"\\*", b"*")) for part in parts)
     return re.fullmatch(wanted, line, re.IGNORECASE | re.DOTALL) is not None
 
 
@@ -229,6 +257,8 @@ class Connection(threading.Thread):
         self.heard = server.heard[number - 1]
         self.buffer = b""
         self.last_line = b""
+        self.tag = b""
+        self.goes_on = False  # whether the next line belongs to the command heard last
         self.segment = 0
         self.lock = threading.Lock()  # held while the socket changes or closes: stop() comes from another thread
 
@@ -261,12 +291,20 @@ class Connection(threading.Thread):
     # What the server says.
 
     def do_say(self, step: Step) -> None:
-        words = step.text.replace(b"{tag}", self.last_line.partition(b" ")[0]).replace(b"{line}", self.last_line)
+        words = self.filled(step.text)
+        self.goes_on = re.search(rb"(?:^|\n)\+(?: [^\n]*)?\r?\n$", words) is not None
         size = self.segment or len(words)
         for start in range(0, len(words), size or 1):
             if self.segment:
                 self.sleep(SEGMENT_PAUSE)
             self.sock.sendall(words[start : start + size])
+
+    def filled(self, text: bytes) -> bytes:
+        """A text with what stands for what was heard, and for the words that the server was given."""
+        known = {"tag": self.tag, "line": self.last_line, "nonce": nonce(self.last_line), "port": str(self.server.port)}
+        for name, words in (*known.items(), *self.server.words.items()):
+            text = text.replace(b"{%s}" % name.encode(), words if isinstance(words, bytes) else words.encode())
+        return BASE64.sub(lambda found: base64.b64encode(found[1]), text)
 
     def do_segments(self, step: Step) -> None:
         self.segment = int(step.number)
@@ -290,9 +328,28 @@ class Connection(threading.Thread):
     # What it hears.
 
     def do_hear(self, step: Step) -> None:
+        pattern = self.filled(step.text)  # `{tag}` and the like are of the line before
         line = self.read_line()
-        if not matches(step.text, line):
-            self.error(f"expected {step.text.decode()!r}, heard {text_of(line)!r}")
+        if not self.goes_on:
+            self.tag = line.partition(b" ")[0]
+        self.goes_on = False
+        self.match(pattern, line)
+
+    def do_hear_literal(self, step: Step) -> None:
+        announced = LITERAL.search(self.last_line)
+        if announced is None:
+            self.error(f"no literal was announced: {text_of(self.last_line)!r}")
+            raise Over("the client said something else")
+        while len(self.buffer) < int(announced[1]):
+            self.receive()
+        literal, self.buffer = self.buffer[: int(announced[1])], self.buffer[int(announced[1]) :]
+        self.heard.append(literal)
+        self.goes_on = True
+        self.match(self.filled(step.text), literal)
+
+    def match(self, pattern: bytes, heard: bytes) -> None:
+        if not matches(pattern, heard):
+            self.error(f"expected {text_of(pattern)!r}, heard {text_of(heard)!r}")
             raise Over("the client said something else")
 
     def do_hear_data(self, _step: Step) -> None:
@@ -304,11 +361,16 @@ class Connection(threading.Thread):
             self.error("the message has a bare CR or LF")
         self.heard.append(body)
 
-    def do_any(self, _step: Step) -> None:
-        while self.read_line().upper() != b"QUIT":
-            self.sock.sendall(b"250 OK\r\n")
-        self.sock.sendall(b"221 Bye\r\n")
-        raise Over("the client said QUIT")
+    def do_any(self, step: Step) -> None:
+        while True:
+            line = self.read_line()
+            self.tag, last = line.partition(b" ")[0], line.upper().rpartition(b" ")[2]
+            if last in (b"QUIT", b"LOGOUT"):
+                break
+            self.sock.sendall(self.filled(step.text or b"250 OK") + b"\r\n")
+        if not step.text:
+            self.sock.sendall(b"221 Bye\r\n")
+            raise Over("the client said QUIT")
 
     def do_silence(self, _step: Step) -> None:
         while True:  # what comes may be the client's half of a TLS handshake: not judged
@@ -331,13 +393,16 @@ class Connection(threading.Thread):
 
     def read_to(self, end: bytes) -> bytes:
         while end not in self.buffer:
-            data = self.sock.recv(65536)
-            if not data:
-                raise Over("the client went")
-            self.server.heard_bytes[self.number - 1] += data
-            self.buffer += data
+            self.receive()
         line, _, self.buffer = self.buffer.partition(end)
         return line + end
+
+    def receive(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise Over("the client went")
+        self.server.heard_bytes[self.number - 1] += data
+        self.buffer += data
 
     def sleep(self, seconds: float) -> None:
         if self.server.stopping.wait(seconds):
@@ -389,6 +454,7 @@ class Scripted:
     """A server that plays a script to each client: ``with Scripted(text_or_path) as server: ... server.port``.
 
     `tls` is the server's context for scripts that need one. `host` may be ``::1``; `path` makes it a Unix socket.
+    `words` are what else may stand in braces in the script, such as a password, by name.
 
     `heard` has for each connection the lines it heard, as str, and messages, as bytes; `heard_bytes` every octet
     (inside TLS: as decrypted). `errors` has what the client said against the script, `endings` how each ended.
@@ -401,12 +467,14 @@ class Scripted:
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         path: str | Path | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> None:
         self.script = script if isinstance(script, Script) else Script.read(script)
         if self.script.needs_tls and tls is None:
             raise ScriptError("the script speaks TLS: give the server a context")
         self.tls = tls
         self.host = host
+        self.words = dict(words or {})
         self.path = str(path) if path else ""
         self.port = 0
         self.heard: list[list[Heard]] = []
@@ -488,6 +556,16 @@ class Scripted:
                 thread = Connection(self, sock, sections[min(number, len(sections)) - 1], number)
                 thread.start()
                 self._threads.append(thread)
+
+
+def nonce(line: bytes) -> bytes:
+    """The nonce in the SCRAM message that a line has in base64; empty when there is none."""
+    for word in line.replace(b'"', b" ").split():
+        with contextlib.suppress(binascii.Error):
+            found = re.search(rb"(?:^|,)r=([^,]+)", base64.b64decode(word, validate=True))
+            if found:
+                return found[1]
+    return b""
 
 
 def text_of(octets: bytes) -> str:
