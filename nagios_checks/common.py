@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ TLS_METRICS = ("certificate_days", "tls_time")
 STATES: Mapping[str, ServiceState] = {"ok": Ok, "warning": Warn, "critical": Critical}
 # A CRITICAL must not hide behind a part that could not be measured: nagiosplugin ranks by number, UNKNOWN the worst.
 RANKS = {Ok: 0, Unknown: 1, Warn: 2, Critical: 3}
+# What a greeting may take of the status line, so that the rest of it is still seen.
+MAX_BANNER = 200
 # How long after its time limit a run that does not end by itself is ended; a user's regular expression can do that.
 OVERRUN_SECONDS = 0.4
 
@@ -104,9 +107,11 @@ class ProbeResource(nagiosplugin.Resource):
         report = self.report = self._probe()
         for problem in report.problems:
             yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
-        measured = set()
+        measured = {"certificate_days"} if report.certificate.days_left is not None else set()
         for metric in (*self._times(report), *self._certificate(report), *self.spec.metrics(report)):
-            measured.add(metric.name)
+            if metric.value is None:
+                continue  # what was not measured is absent, never zero
+            measured.add(metric.context)
             yield metric
         for name in self.judged:
             if name not in measured:
@@ -117,7 +122,7 @@ class ProbeResource(nagiosplugin.Resource):
             return self.spec.probe(self.options)
         except socket.timeout:  # outside of any stage: what took so long is on this host
             seconds = self.options.timeout
-            report = Report(self.spec.name, self.options.hostname, self.options.port, self.spec.facts())
+            report = Report(self.spec.name, self.options.hostname, self.options.effective_port, self.spec.facts())
             report.elapsed = seconds
             words = f"the run did not end in {seconds:g} s"
             report.problems.append(Problem(Code.TIMEOUT, Stage.COMMAND, words))
@@ -234,7 +239,7 @@ class ReportSummary(nagiosplugin.Summary):
 
 
 def _common_headline(report: Report[Any]) -> Iterator[str]:
-    yield f"'{report.facts.banner}'"
+    yield f"'{printable(report.facts.banner or '', limit=MAX_BANNER)}'"
     if report.tls.version:
         yield report.tls.version
     if report.certificate.days_left is not None:
@@ -310,6 +315,9 @@ def parser(spec: CheckSpec) -> Parser:
 def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
     """Run a check as a command and exit with its state. `argv` is without the program's name."""
     arguments = sys.argv[1:] if argv is None else argv
+    # Of a strange certificate or regular expression, Python's warnings would go to standard error. Said here, since the
+    # filter is the process's and the core runs on threads.
+    warnings.simplefilter("ignore")
     try:
         code, output = _run(spec, arguments)
     except Misuse as misuse:

@@ -20,11 +20,13 @@ from . import network, tls
 from .network import Deadline
 from .options import LoginOptions
 from .report import CERTIFICATE_CODES, Code, Problem, Report, Severity, Stage, Unfinished
-from .stream import Stream
+from .stream import MAX_LINE, MAX_SAID, Stream
 from .text import BLOT, Blotter, decoded, printable
 
 # A transcript is for people: what is longer is cut there (not for the parser).
 MAX_SHOWN = 500
+# The same for the lines of one reply.
+MAX_SHOWN_LINES = 1000
 # Server's words inside a finding: the status line of a pager or a ticket has to hold them.
 MAX_WORDS = 200
 # The farewell must not cost the verdict, nor the rest of the time limit.
@@ -80,6 +82,7 @@ class Conversation(ABC):
         self._context = context
         self._blot = Blotter(options.secrets)
         self._connected: Stream | None = None
+        self._shown = 0
         self._stage = Stage.CONNECT
         self._judged = frozenset(report.timings)
 
@@ -110,7 +113,9 @@ class Conversation(ABC):
 
     def refused(self, said: str, code: Code, severity: Severity = Severity.FAILURE, limits: bool = True) -> Unfinished:
         """The finding for a refusal in the server's words; if `limits`, those of a rate limit make it one for now."""
-        if limits and RATE_WORDS.search(said[:MAX_WORDS]):
+        # Later words may be the caller's own: a folder may be named "rate".
+        early = self._stage in (Stage.GREETING, Stage.CAPABILITIES, Stage.AUTH) or severity is Severity.TEMPORARY
+        if limits and early and RATE_WORDS.search(said[:MAX_WORDS]):
             code, severity = Code.RATE_LIMITED, Severity.TEMPORARY
         for_now = " for now" if severity is Severity.TEMPORARY else ""
         return Unfinished(code, f"{self.asked} refused{for_now}: {self.quoted(said)}", severity)
@@ -128,6 +133,10 @@ class Conversation(ABC):
     def endless(self, lines: int) -> Unfinished:
         """The finding for a reply with more lines than any sane one has."""
         return Unfinished(Code.REPLY_TOO_LONG, f"{self.awaited} does not end after {lines} lines")
+
+    def heed(self, line: str) -> bool:
+        """Whether a line that nobody asked for is one that the protocol allows at any time."""
+        return False
 
     def interrupted(self, line: str) -> Unfinished:
         """The finding for a line that the server said without having been asked."""
@@ -226,7 +235,7 @@ class Conversation(ABC):
     def expect_text(self, banner: str) -> None:
         """Judge the greeting by the text that it must contain, if there is one."""
         wanted = self.options.expect
-        if wanted is not None and printable(wanted) not in banner:
+        if wanted is not None and wanted not in banner:
             self.problem(Code.GREETING_UNEXPECTED, f"the greeting lacks '{wanted}': {self.quoted(banner)}")
 
     def quoted(self, words: str) -> str:
@@ -279,12 +288,15 @@ class Conversation(ABC):
         for line in shown:
             self._show(" ~> " if self.encrypted else " -> ", line)
         self.our_turn = False
+        self._stream.max_line = MAX_LINE
+        self._shown = 0
         self._stream.send(data)
 
     def hear(self, shown: bool = True) -> str:
-        """The next line of the server's, without its end and made inert; in the transcript if `shown`.
+        """The next line of the server's, without its end; in the transcript if `shown`.
 
-        It may hold our secrets, since a password may be a word that the protocol needs; what is shown does not.
+        It is as it was said: it may hold our secrets, since a password may be a word that the protocol needs, and what
+        a terminal would act on. What is shown is cleaned in `_show()`, `quoted()` and `Report.clean()`.
         """
         read = self._stream.read_line()
         if read is None:
@@ -292,18 +304,28 @@ class Conversation(ABC):
         line = decoded(read)
         if shown:
             self._show_heard(line)
-        return printable(line)
+        return line
 
     def hear_octets(self, count: int) -> str:
-        """So many octets, a literal, made inert; the caller has bounded the number."""
+        """So many octets, a literal; the caller has bounded the number."""
         read = self._stream.read_octets(count)
         if read is None:
             raise self._closed()
         text = decoded(read)
         self._show_heard(f'"{text}"' if self.guarded else text)
-        return printable(text)
+        return text
+
+    def long_lines(self) -> None:
+        """Take lines of any length up to the next command; the octets of a reply are bounded all the same."""
+        self._stream.max_line = MAX_SAID
 
     def _show_heard(self, line: str) -> None:
+        self._shown += 1
+        if self._shown > MAX_SHOWN_LINES:
+            return
+        if self._shown == MAX_SHOWN_LINES:
+            self.note("what the server says further to this command is left out")
+            return
         self._show("<~  " if self.encrypted else "<-  ", CHALLENGE.sub(BLOT, line) if self.guarded else line)
 
     def _show(self, mark: str, line: str) -> None:
@@ -318,13 +340,15 @@ class Conversation(ABC):
 
     def _hear_nothing(self, before: str) -> None:
         """Make sure that the server is silent before we speak: replies are strictly paired with commands."""
-        alive, waiting = self._stream.peek(), self._stream.waiting
-        if alive and not waiting:
-            return
-        self.our_turn = False
-        if not waiting:
+        alive = self._stream.peek()
+        while waiting := self._stream.waiting:
+            line = self.hear() if b"\n" in waiting else decoded(waiting)
+            if not self.heed(line):
+                self.our_turn = False
+                raise self.interrupted(line)
+        if not alive:
+            self.our_turn = False
             raise Unfinished(Code.CONNECTION_CLOSED, f"the server closed the connection before our {before[:60]}")
-        raise self.interrupted(self.hear() if b"\n" in waiting else decoded(waiting))
 
     # TLS.
 
@@ -415,4 +439,4 @@ def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Cal
     if conversation.peer is not None:
         report.certificate = tls.certificate(conversation.peer, report.notes)
     # Last, so that nothing that a server says, be it in a certificate, can carry a secret out of here.
-    report.redact(Blotter(options.secrets))
+    report.clean(Blotter(options.secrets))

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import ClassVar
 
 from .conversation import hold
-from .imap_dialect import Imap, Literal, Reply, Response, Token, encode_folder, number, string
+from .imap_dialect import (
+    Imap,
+    Literal,
+    Reply,
+    Response,
+    Token,
+    decode_folder,
+    encode_folder,
+    number,
+    quoted_string,
+    string,
+)
 from .login import log_in
 from .mailtime import age
-from .options import LoginOptions, UsageError, option
+from .options import LoginOptions, UsageError, option, shown
 from .report import Code, Facts, Report, Stage, Unfinished
 from .sasl import Credentials
 from .text import printable
 
-PORTS = {"none": 143, "starttls": 143, "implicit": 993}
 # INTERNALDATE costs 60 octets a message. In a folder with more, the first and the last message stand for all.
 MAX_FETCHED = 5000
+# A quoted text in search keys.
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
 
 
 @dataclass(frozen=True)
 class ImapOptions(LoginOptions):
     """What can be asked of an IMAP server."""
+
+    PORTS: ClassVar[Mapping[str, int]] = {"none": 143, "starttls": 143, "implicit": 993}
 
     folder: tuple[str, ...] = option("Folder to look into after the login.", default=("INBOX",), metavar="NAME")
     search: str | None = option(
@@ -46,12 +61,9 @@ class ImapOptions(LoginOptions):
             if not name:
                 raise UsageError("folder", f"value {place} is empty")
         if self.search is not None and (not self.search.strip() or re.search(r"\{[0-9]+\+?\}", self.search)):
-            raise UsageError("search", f"'{printable(self.search, limit=80)}' are no search keys")
-
-    @property
-    def effective_port(self) -> int | None:
-        """The port, by mode when none is given: 143, or 993 for implicit TLS."""
-        return self.port if self.port is not None or self.is_socket else PORTS[self.tls]
+            raise UsageError("search", f"{shown(self.search)} are no search keys")
+        if self.search is not None and not re.sub(_QUOTED, "", self.search).isascii():
+            raise UsageError("search", f"{shown(self.search)}: put texts that are not ASCII into double quotes")
 
 
 @dataclass
@@ -105,10 +117,12 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
             _start_tls(imap, greeting)
         with imap.stage(Stage.CAPABILITIES):
             _ask_capabilities(imap, facts)  # RFC 9051 6.2.1: what was said before TLS is forgotten
+    if imap.inspecting:
+        return  # Whoever is at the other end has no good certificate: nothing that was asked for goes there.
     if options.identify:
         with imap.stage(Stage.CAPABILITIES):
             _ask_id(imap, facts)
-    if options.username is None or imap.inspecting:
+    if options.username is None:
         return
     if greeting.kind == "PREAUTH":
         raise Unfinished(Code.UNEXPECTED_REPLY, "the server greets with PREAUTH: somebody is logged in already")
@@ -118,7 +132,7 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
         _ask_capabilities(imap, facts)  # a login brings new ones
         utf8 = _enable_utf8(imap, options.folder)
     for name in options.folder:
-        _look_into(imap, options, name, name if utf8 else encode_folder(name), facts)
+        _look_into(imap, options, name, utf8, facts)
     if options.quota:
         with imap.stage(Stage.QUOTA):
             _ask_quota(imap, options.folder[0] if utf8 else encode_folder(options.folder[0]), facts)
@@ -127,6 +141,8 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
 def _ask_capabilities(imap: Imap, facts: ImapFacts) -> None:
     facts.capabilities = []
     imap.require("CAPABILITY")
+    if not facts.capabilities:
+        raise imap.malformed("CAPABILITY was completed, but told nothing")
     if facts.login is not None:
         return  # what is offered now is not what the login was chosen from
     mechanisms = [name.removeprefix("AUTH=") for name in imap.capabilities if name.startswith("AUTH=")]
@@ -153,9 +169,10 @@ def _ask_id(imap: Imap, facts: ImapFacts) -> None:
     """RFC 2971 3.1."""
     if "ID" not in imap.capabilities:
         return
-    for tokens in imap.require('ID ("name" "mailprobe")').all("ID"):
+    for tokens in imap.ask('ID ("name" "mailprobe")').all("ID"):
         if tokens and isinstance(tokens[0], list):
-            facts.server_id = [str(token) for token in tokens[0] if isinstance(token, str)]
+            pairs = zip(tokens[0][::2], tokens[0][1::2])
+            facts.server_id = [f"{name} {value}" for name, value in pairs if isinstance(value, str)]
 
 
 def _login_command(imap: Imap, login: Credentials) -> None:
@@ -166,30 +183,31 @@ def _enable_utf8(imap: Imap, folders: Iterable[str]) -> bool:
     """RFC 6855 3: with UTF8=ACCEPT, folder names go as they are; without it, in modified UTF-7."""
     if all(name.isascii() for name in folders) or not {"UTF8=ACCEPT", "UTF8=ONLY"} & set(imap.capabilities):
         return False
-    return imap.ask("ENABLE UTF8=ACCEPT").ok
+    enabled = imap.ask("ENABLE UTF8=ACCEPT").all("ENABLED")
+    return any(str(token).upper() == "UTF8=ACCEPT" for tokens in enabled for token in tokens)
 
 
-def _look_into(imap: Imap, options: ImapOptions, name: str, on_the_wire: str, facts: ImapFacts) -> None:
+def _look_into(imap: Imap, options: ImapOptions, name: str, utf8: bool, facts: ImapFacts) -> None:
+    on_the_wire = name if utf8 else encode_folder(name)
     folder = Folder(printable(name))
     facts.folders.append(folder)
-    mailbox = _quoted(on_the_wire)
+    mailbox = quoted_string(on_the_wire)
     with imap.stage(Stage.MAILBOX):
-        size = " SIZE" if "STATUS=SIZE" in imap.capabilities else ""
-        status = imap.ask(f"STATUS {mailbox} (MESSAGES UNSEEN RECENT{size})")
-        if not _fine(imap, status):
+        items = "MESSAGES UNSEEN"
+        if "IMAP4REV1" in imap.capabilities:
+            items += " RECENT"  # IMAP4rev2 has done away with it
+        if "STATUS=SIZE" in imap.capabilities or "IMAP4REV2" in imap.capabilities:
+            items += " SIZE"
+        status = imap.ask(f"STATUS {mailbox} ({items})")
+        if not _fine(imap, status) or not _read_status(imap, status, folder, on_the_wire):
             return
-        _read_status(imap, status, folder, on_the_wire)
         if not _fine(imap, imap.ask(f"EXAMINE {mailbox}")):
             return
         if folder.messages:
             _read_ages(imap, folder)
     if options.search is not None:
         with imap.stage(Stage.SEARCH):
-            _search(imap, options.search, folder)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            _search(imap, options.search, utf8, folder)
 
 
 def _fine(imap: Imap, reply: Reply) -> bool:
@@ -201,23 +219,31 @@ def _fine(imap: Imap, reply: Reply) -> bool:
     return False
 
 
-def _read_status(imap: Imap, reply: Reply, folder: Folder, on_the_wire: str) -> None:
-    """RFC 9051 7.3.4: pairs of names and numbers; those of another folder do not count."""
+def _read_status(imap: Imap, reply: Reply, folder: Folder, on_the_wire: str) -> bool:
+    """RFC 9051 7.3.4: pairs of names and numbers; those of another folder do not count. Whether there are any."""
     for tokens in reply.all("STATUS"):
         if len(tokens) != 2 or not isinstance(tokens[0], str) or not isinstance(tokens[1], list):
             continue
-        if tokens[0] != on_the_wire and not tokens[0].upper() == on_the_wire.upper() == "INBOX":
+        if decode_folder(tokens[0]) != decode_folder(on_the_wire) and not _is_inbox(tokens[0], on_the_wire):
             continue
         pairs = dict(zip((str(token).upper() for token in tokens[1][::2]), map(number, tokens[1][1::2])))
         folder.messages, folder.unseen = pairs.get("MESSAGES"), pairs.get("UNSEEN")
         folder.recent, folder.mailbox_bytes = pairs.get("RECENT"), pairs.get("SIZE")
     if folder.messages is None:
         imap.problem(Code.MALFORMED_REPLY, f"{imap.awaited} does not tell the number of messages")
+    return folder.messages is not None
+
+
+def _is_inbox(*names: str) -> bool:
+    return all(name.upper() == "INBOX" for name in names)
 
 
 def _read_ages(imap: Imap, folder: Folder) -> None:
     messages = folder.messages or 0
-    wanted = "1:*" if messages <= MAX_FETCHED else f"1,{messages}"
+    wanted = "1:*"
+    if messages > MAX_FETCHED:
+        wanted = f"1,{messages}"
+        imap.remark(f"{folder.folder} has {messages} messages: the ages are those of the first and the last")
     reply = imap.ask(f"FETCH {wanted} (INTERNALDATE)")
     if not _fine(imap, reply):
         return
@@ -236,26 +262,36 @@ def _internal_date(tokens: tuple[Token, ...]) -> datetime | None:
         return None
 
 
-def _search(imap: Imap, keys: str, folder: Folder) -> None:
-    reply = imap.ask(*search_command(keys))
+def _search(imap: Imap, keys: str, utf8: bool, folder: Folder) -> None:
+    counted = "ESEARCH" in imap.capabilities or "IMAP4REV2" in imap.capabilities
+    reply = imap.ask(*search_command(keys, counted, utf8), long_lines=True)
     if not _fine(imap, reply):
         return
-    found = list(reply.all("SEARCH"))
-    if not found:
+    if counted:
+        # RFC 9051 7.3.4: (TAG "a1") UID? COUNT 5
+        found = [tokens for tokens in reply.all("ESEARCH") if "COUNT" in map(str, tokens)]
+        hits = number(found[0][[*map(str, found[0])].index("COUNT") + 1]) if found else None
+    else:
+        lists = list(reply.all("SEARCH"))
+        numbers = {number(token) for tokens in lists for token in tokens}
+        hits = len(numbers) if lists and None not in numbers else None
+    if hits is None:
         imap.problem(Code.MALFORMED_REPLY, "the reply to SEARCH does not tell what was found")
-        return
-    folder.search_hits = len({token for tokens in found for token in tokens if number(token) is not None})
+    folder.search_hits = hits
 
 
-def search_command(keys: str) -> list[str]:
-    """The parts of a SEARCH (RFC 3501 6.4.4); quoted texts that are not ASCII go as literals."""
-    if keys.isascii():
-        return [f"SEARCH {keys}"]
-    parts = re.split(r'("(?:[^"\\]|\\.)*")', keys)
-    return [
-        "SEARCH CHARSET UTF-8 ",
-        *(part if part.isascii() else Literal(re.sub(r"\\(.)", r"\1", part.strip('"'))) for part in parts if part),
-    ]
+def search_command(keys: str, counted: bool, utf8: bool) -> list[str]:
+    """The parts of a SEARCH (RFC 9051 6.4.4); `counted` asks for the number of hits only (RFC 4731).
+
+    Quoted texts that are not ASCII go as literals with their character set (RFC 3501 6.4.4), unless `utf8` was enabled,
+    which forbids that (RFC 6855 3).
+    """
+    command = "SEARCH RETURN (COUNT) " if counted else "SEARCH "
+    if keys.isascii() or utf8:
+        return [command + keys]
+    parts = [part for part in re.split(f"({_QUOTED})", keys) if part]
+    literals = (part if part.isascii() else Literal(re.sub(r"\\(.)", r"\1", part[1:-1])) for part in parts)
+    return [f"{command}CHARSET UTF-8 ", *literals]
 
 
 def _ask_quota(imap: Imap, mailbox: str, facts: ImapFacts) -> None:
@@ -263,14 +299,17 @@ def _ask_quota(imap: Imap, mailbox: str, facts: ImapFacts) -> None:
     if not any(name == "QUOTA" or name.startswith("QUOTA=") for name in imap.capabilities):
         imap.problem(Code.QUOTA_UNAVAILABLE, "the server does not offer QUOTA")
         return
-    reply = imap.ask(f"GETQUOTAROOT {_quoted(mailbox)}")
+    reply = imap.ask(f"GETQUOTAROOT {quoted_string(mailbox)}")
     if not _fine(imap, reply):
         return
     percents: dict[str, list[float]] = {"STORAGE": [], "MESSAGE": []}
     for tokens in reply.all("QUOTA"):
         resources = tokens[1] if len(tokens) > 1 and isinstance(tokens[1], list) else []
         for resource, used, limit in zip(resources[::3], map(number, resources[1::3]), map(number, resources[2::3])):
-            if str(resource).upper() in percents and used is not None and limit:
+            if used is None or limit is None:
+                imap.problem(Code.MALFORMED_REPLY, f"the quota of {resource} is told in no numbers")
+                return
+            if str(resource).upper() in percents and limit:
                 percents[str(resource).upper()].append(round(100 * used / limit, 2))
     facts.quota_storage_percent = max(percents["STORAGE"], default=None)
     facts.quota_messages_percent = max(percents["MESSAGE"], default=None)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Union
 
 from .conversation import Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
+from .stream import MAX_LITERAL, MAX_LITERALS
+from .text import printable
 
 if TYPE_CHECKING:
     from .imap import ImapOptions
 
-# A header or a folder name as a literal needs far less; a server may announce 2^31 and mean it.
-MAX_LITERAL = 64 * 1024
 # Untagged responses to one command: FETCH gives one for each message, see imap.MAX_FETCHED.
 MAX_RESPONSES = 10_000
 # Parentheses within parentheses: BODYSTRUCTURE, which we never ask for, needs most.
@@ -26,6 +26,7 @@ RESPONSE_CODES = {
     "AUTHENTICATIONFAILED": (Code.AUTH_REJECTED, Severity.FAILURE),
     "AUTHORIZATIONFAILED": (Code.AUTH_REJECTED, Severity.FAILURE),
     "EXPIRED": (Code.ACCOUNT_EXPIRED, Severity.FAILURE),
+    "REFERRAL": (Code.REFERRAL, Severity.FAILURE),
     "PRIVACYREQUIRED": (Code.AUTH_NOT_OFFERED, Severity.FAILURE),
     "UNAVAILABLE": (Code.SYSTEM_TEMPORARY, Severity.TEMPORARY),
     "INUSE": (Code.MAILBOX_IN_USE, Severity.TEMPORARY),
@@ -116,7 +117,7 @@ class Imap(Conversation):
         self.our_turn = response.kind != "BYE"
         return response
 
-    def ask(self, *command: str, shown: str | None = None) -> Reply:
+    def ask(self, *command: str, shown: str | None = None, long_lines: bool = False) -> Reply:
         """Say a command, its parts joined, and hear all that it brings. A `Literal` among them goes as a literal."""
         self._tag += 1
         about = shown or "".join(command)
@@ -125,20 +126,19 @@ class Imap(Conversation):
         for part in command:
             if isinstance(part, Literal):
                 self.say(f"{line}{{{len(part.encode())}}}", in_transcript, about)
-                self._go_ahead()
+                answer = self._next([])
+                if answer.kind == "OK":
+                    raise self.unexpected(str(answer))  # accepted before it was heard in full
+                if answer.tag != "+":
+                    return Reply(answer)
+                self.our_turn = False
                 line = part
             else:
                 line += part
         self.say(line, in_transcript, about)
+        if long_lines:
+            self.long_lines()
         return self.reply()
-
-    def _go_ahead(self) -> None:
-        response = self._response()
-        while response.tag == "*":
-            response = self._response()
-        if response.tag != "+":
-            raise self.refusal(response)
-        self.our_turn = False
 
     def require(self, *command: str, shown: str | None = None) -> Reply:
         """As `ask`, but anything else than OK ends the conversation."""
@@ -150,11 +150,18 @@ class Imap(Conversation):
     def reply(self) -> Reply:
         """Everything up to the tagged status of the last command."""
         untagged: list[Response] = []
+        response = self._next(untagged)
+        if response.tag == "+":
+            raise self.unexpected(str(response))
+        return Reply(response, tuple(untagged))
+
+    def _next(self, untagged: list[Response]) -> Response:
+        """The next response that is not untagged; those go into the list. It is our turn afterwards."""
         while len(untagged) < MAX_RESPONSES:
             response = self._response()
-            if response.tag == f"a{self._tag}":
+            if response.tag in ("+", f"a{self._tag}"):
                 self.our_turn = True
-                return Reply(response, tuple(untagged))
+                return response
             if response.tag != "*":
                 raise self.unexpected(str(response))
             if response.kind == "BYE" and self._stage is not Stage.QUIT:
@@ -167,6 +174,8 @@ class Imap(Conversation):
         pieces: list[str] = []
         line = self.hear()
         while announced := re.search(r"~?\{([0-9]+)\}$", line):
+            if len(pieces) > MAX_LITERALS:
+                raise self.endless(len(pieces))
             if len(announced[1]) > 9 or int(announced[1]) > MAX_LITERAL:
                 raise Unfinished(Code.REPLY_TOO_LONG, f"a literal of {announced[1][:20]} octets in {self.awaited}")
             pieces += [line[: announced.start()], Literal(self.hear_octets(int(announced[1])))]
@@ -188,10 +197,12 @@ class Imap(Conversation):
             self.report.facts.capabilities = [str(token) for token in response.tokens]
         elif response.response_code == "CAPABILITY":
             self.report.facts.capabilities = response.arguments.split()
-        elif response.response_code == "ALERT":
+        elif response.response_code == "ALERT" and (response.tag == "*" or response.kind == "OK"):
             # An alert from before TLS may be anybody's, and is an old way to trick people (NO STARTTLS, 2021).
-            if self.encrypted or self.options.tls == "none":
-                self.problem(Code.ALERT, f"the server has an alert: {self.quoted(response.text)}", Severity.FLAW)
+            words = f"the server has an alert: {self.quoted(response.text)}"
+            told = any(problem.message == printable(words) for problem in self.report.problems)
+            if not told and (self.encrypted or self.options.tls == "none"):
+                self.problem(Code.ALERT, words, Severity.FLAW)
         elif response.response_code == "OVERQUOTA" and response.tag == "*":
             self.problem(Code.QUOTA_EXCEEDED, f"the server says: {self.quoted(response.text)}", Severity.FLAW)
 
@@ -199,10 +210,11 @@ class Imap(Conversation):
         """The finding for a response that is not OK."""
         if response.kind not in ("NO", "BAD", "BYE"):
             return self.unexpected(str(response))
-        code, severity = RESPONSE_CODES.get(
-            response.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
-        )
-        return self.refused(str(response), code, severity)
+        usual = REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY)
+        if usual is Code.AUTH_REJECTED and response.kind != "NO":
+            usual = Code.AUTH_FAILED  # BAD is about the command, not about the password
+        code, severity = RESPONSE_CODES.get(response.response_code or "", (usual, Severity.FAILURE))
+        return self.refused(str(response), code, severity, limits=response.response_code is None)
 
     def _ended(self, response: Response) -> Unfinished:
         """BYE in mid-conversation; its response code may say why."""
@@ -211,8 +223,12 @@ class Imap(Conversation):
             code, f"the server ended the conversation instead of {self.awaited}: {self.quoted(str(response))}", severity
         )
 
+    def heed(self, line: str) -> bool:
+        """An untagged response may come at any time (RFC 9051 5.3); BYE is an end, and a literal is not waited for."""
+        return line.startswith("* ") and not re.match(r"\* BYE\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
+
     def interrupted(self, line: str) -> Unfinished:
-        """An untagged response may come at any time (RFC 9051 5.3), but nobody waits for it: BYE explains an end."""
+        """BYE explains an end."""
         if line.upper().startswith("* BYE"):
             return self._ended(parse_response([line]))
         return super().interrupted(line)
@@ -239,25 +255,18 @@ class Imap(Conversation):
         self.reply()
 
     def _turn(self) -> Turn:
-        response = self._response()
-        while response.tag == "*" and response.kind != "BYE":
-            response = self._response()
+        response = self._next([])
         if response.tag == "+":
-            self.our_turn = True
             return Turn(done=False, challenge=response.text.strip())
-        if response.tag == "*":
-            raise self._ended(response)
-        if response.tag != f"a{self._tag}" or response.kind != "OK":
-            self.our_turn = response.tag == f"a{self._tag}"
+        if response.kind != "OK":
             raise self.refusal(response)
-        self.our_turn = True
         return Turn(done=True)
 
     def farewell(self) -> None:
         """LOGOUT (RFC 9051 6.1.3). A tagged BYE, which some servers say, is as good."""
         reply = self.ask("LOGOUT")
         if reply.status.kind not in ("OK", "BYE"):
-            raise self.refusal(reply.status)
+            self.remark(f"LOGOUT was refused: {self.quoted(str(reply.status))}")
 
 
 # Pure helpers.
@@ -281,7 +290,12 @@ def parse_response(pieces: list[str]) -> Response:
         raise ValueError("it has no status")
     tokens = parse_tokens([rest, *pieces[1:]])
     # `* 3 EXISTS`, `* 1 FETCH (...)`: the number comes first.
-    if len(tokens) > 1 and isinstance(tokens[0], Atom) and tokens[0].isdigit() and isinstance(tokens[1], Atom):
+    if (
+        len(tokens) > 1
+        and isinstance(tokens[0], Atom)
+        and number(tokens[0]) is not None
+        and isinstance(tokens[1], Atom)
+    ):
         return Response(tag, tokens[1].upper(), tokens=(tokens[0], *tokens[2:]))
     if not tokens or not isinstance(tokens[0], Atom):
         raise ValueError("it says nothing")
@@ -331,9 +345,12 @@ def number(token: Token) -> int | None:
 
 def string(text: str) -> str:
     """A text for a command: quoted when it is ASCII without line ends, else a literal (RFC 9051 4.3)."""
-    if text.isascii():
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return Literal(text)
+    return quoted_string(text) if text.isascii() else Literal(text)
+
+
+def quoted_string(text: str) -> str:
+    """A quoted text; beyond ASCII only where UTF8=ACCEPT was enabled (RFC 6855 3)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def encode_folder(name: str) -> str:

@@ -29,6 +29,9 @@ def log_in(
         try:
             _try(conversation, facts, own or {})
         except Unfinished as unfinished:
+            if options.expect_login_refused and unfinished.code is Code.MAILBOX_IN_USE:
+                # RFC 2449 8.1.2: it says that the password was right.
+                raise Unfinished(Code.LOGIN_NOT_REFUSED, unfinished.words) from None
             if unfinished.code not in REFUSED:
                 raise
             facts.login = "refused"
@@ -49,8 +52,9 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
         options.password or "",
         options.token or "",
         conversation.channel_binding(),
-        options.host,
-        conversation.report.port,
+        host=options.hostname,
+        port=conversation.report.port,
+        plus_offered=any(name.endswith("-PLUS") for name in facts.auth_mechanisms),
     )
     if not facts.auth_mechanisms:
         raise Unfinished(Code.AUTH_NOT_OFFERED, "the server offers no login")
@@ -74,7 +78,11 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
 def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, known: Mechanism) -> None:
     """RFC 4422 3: challenge and response, until the server has heard enough and we have, too."""
     try:
-        turn = conversation.begin_login(mechanism, next(exchange))
+        initial = next(exchange)
+    except ValueError as error:
+        raise Unfinished(Code.MECHANISM_UNAVAILABLE, f"{mechanism}: {error}") from None
+    try:
+        turn = conversation.begin_login(mechanism, initial)
         while not turn.done:
             challenge = b"" if known.blind else _challenge(turn)
             if known.needs == "token":
@@ -86,7 +94,8 @@ def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, kn
             conversation, Code.UNEXPECTED_REPLY, f"{mechanism} is complete, but the server asks on"
         ) from None
     except ServerFault as fault:
-        raise _broken_off(conversation, Code.AUTH_FAULT, f"{mechanism}: {fault}") from None
+        code = Code.AUTH_REJECTED if fault.refused else Code.AUTH_FAULT
+        raise _broken_off(conversation, code, f"{mechanism}: {fault}") from None
     except ValueError as error:
         raise _broken_off(conversation, Code.MECHANISM_UNAVAILABLE, f"{mechanism}: {error}") from None
     _complete(mechanism, exchange, turn)
@@ -105,7 +114,7 @@ def _complete(mechanism: str, exchange: Exchange, turn: Turn) -> None:
         left = exchange.send(_challenge(turn))
     except StopIteration:
         return
-    except ServerFault as fault:
+    except (ServerFault, ValueError) as fault:
         raise Unfinished(Code.AUTH_FAULT, f"{mechanism}: {fault}") from None
     if left:
         raise Unfinished(Code.AUTH_FAULT, f"the server accepted the login before {mechanism} was complete")

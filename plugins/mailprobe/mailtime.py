@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime, timezone
 
@@ -13,7 +14,9 @@ def age_of_message(header: list[str]) -> int | None:
     sender wrote. A time to come counts as now: clocks differ.
     """
     fields = _unfolded(header)
-    received = next((value.rpartition(";")[2] for name, value in fields if name == "received"), "")
+    # Comments may hold semicolons (RFC 5322 3.2.2).
+    plain = ((name, re.sub(r"\([^()]*\)", "", value)) for name, value in fields)
+    received = next((value.rpartition(";")[2] for name, value in plain if name == "received"), "")
     date = next((value for name, value in fields if name == "date"), "")
     moment = parse_date(received) or parse_date(date)
     return None if moment is None else age(moment)

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .sasl import MECHANISMS
 from .text import printable
@@ -307,6 +307,9 @@ def _check_name(option: str, name: str) -> None:
 class TlsOptions(ConnectOptions):
     """Whether and how the conversation is encrypted."""
 
+    PORTS: ClassVar[Mapping[str, int]] = {}
+    """The protocol's well-known port for each mode of TLS."""
+
     tls: str = option(
         "How TLS begins: none, after the command STARTTLS, or implicit, from the first byte.",
         default="none",
@@ -348,6 +351,16 @@ class TlsOptions(ConnectOptions):
             _check_host("tls_server_name", self.tls_server_name, "any")
         elif self.is_socket and self.validate_certs:
             raise UsageError("tls_server_name", "is needed to verify a certificate over a Unix socket")
+
+    @property
+    def usual_port(self) -> int:
+        """The port when none is given."""
+        return self.PORTS[self.tls]
+
+    @property
+    def effective_port(self) -> int | None:
+        """The port that is talked to; None for a Unix socket."""
+        return self.port if self.port is not None or self.is_socket else self.usual_port
 
     @property
     def server_name(self) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
 from .login import log_in
@@ -13,7 +15,6 @@ from .options import LoginOptions, option
 from .report import Code, Facts, Report, Severity, Stage, Unfinished
 from .sasl import MECHANISMS, Credentials
 
-PORTS = {"none": 110, "starttls": 110, "implicit": 995}
 # A longer list costs the server more than it tells us: 10,000 lines are 120 kB.
 MAX_LISTED = 10_000
 
@@ -22,16 +23,13 @@ MAX_LISTED = 10_000
 class Pop3Options(LoginOptions):
     """What can be asked of a POP3 server."""
 
+    PORTS: ClassVar[Mapping[str, int]] = {"none": 110, "starttls": 110, "implicit": 995}
+
     mechanism: str | None = option(
         "SASL mechanism, or APOP or USER (with PASS), to log in with; by default the strongest that the server offers.",
         default=None,
         choices=tuple(MECHANISMS),
     )
-
-    @property
-    def effective_port(self) -> int | None:
-        """The port, by mode when none is given: 110, or 995 for implicit TLS."""
-        return self.port if self.port is not None or self.is_socket else PORTS[self.tls]
 
 
 @dataclass
@@ -103,12 +101,22 @@ def _look_into_the_mailbox(pop3: Pop3, facts: Pop3Facts) -> None:
         return
     if facts.messages <= MAX_LISTED:
         facts.largest_bytes = _largest(pop3)
-    facts.oldest_age = _age(pop3, 1)
-    facts.newest_age = _age(pop3, facts.messages)
+    facts.oldest_age = _age(pop3, 1, facts)
+    facts.newest_age = _age(pop3, facts.messages, facts)
+
+
+def _fine(pop3: Pop3, reply: Reply) -> bool:
+    """Note a refusal and go on: other things may still be measured."""
+    if reply.ok:
+        return True
+    refusal = pop3.refusal(reply)
+    pop3.problem(refusal.code, refusal.words, refusal.severity)
+    return False
 
 
 def _largest(pop3: Pop3) -> int | None:
-    pop3.require(pop3.ask("LIST"))
+    if not _fine(pop3, pop3.ask("LIST")):
+        return None
     sizes = []
     for line in pop3.lines(MAX_LISTED + 1):
         numbers = two_numbers(line)
@@ -119,11 +127,13 @@ def _largest(pop3: Pop3) -> int | None:
     return max(sizes, default=None)
 
 
-def _age(pop3: Pop3, number: int) -> int | None:
-    """Seconds since a message arrived, None when the server does not know TOP (it is optional) or the date is none."""
-    if not pop3.ask(f"TOP {number} 0").ok:
+def _age(pop3: Pop3, number: int, facts: Pop3Facts) -> int | None:
+    """Seconds since a message arrived; None when the server does not know TOP (it is optional) or the date is none."""
+    reply = pop3.ask(f"TOP {number} 0")
+    optional = reply.response_code is None and not _offers(facts.capabilities, "TOP")
+    if (not reply.ok and optional) or not _fine(pop3, reply):
         return None
-    return age_of_message(pop3.lines(shown=False))
+    return age_of_message(pop3.header())
 
 
 # The dialect.
@@ -178,21 +188,31 @@ class Pop3(Conversation):
         self.our_turn = True
         return reply
 
-    def lines(self, limit: int = MAX_REPLY_LINES, shown: bool = True) -> list[str]:
-        """The lines that follow the first of a multi-line reply, to the one with the dot (RFC 1939 3).
-
-        With `shown` false they are somebody's mail, and the transcript has only their number.
-        """
-        self.our_turn = False
+    def lines(self, limit: int = MAX_REPLY_LINES) -> list[str]:
+        """The lines that follow the first of a multi-line reply, to the one with the dot (RFC 1939 3)."""
         lines: list[str] = []
-        while (line := self.hear(shown)) != ".":
-            lines.append(line.removeprefix("."))
+        for line in self._to_the_dot():
+            lines.append(line)
             if len(lines) > limit:
                 raise self.endless(len(lines))
-        self.our_turn = True
-        if not shown:
-            self.note(f"{len(lines)} lines of a message's header")
         return lines
+
+    def header(self) -> list[str]:
+        """The header of a message, of which the transcript has only the size: it is somebody's mail.
+
+        Whoever writes to the mailbox decides how long it is and how long its lines are, so what is too much is left out
+        and is no fault of the server's.
+        """
+        self.long_lines()
+        lines = list(self._to_the_dot(shown=False))
+        self.note(f"the header of the message, {len(lines)} lines")
+        return lines[:MAX_REPLY_LINES]
+
+    def _to_the_dot(self, shown: bool = True) -> Iterator[str]:
+        self.our_turn = False
+        while (line := self.hear(shown)) != ".":
+            yield line.removeprefix(".")
+        self.our_turn = True
 
     def require(self, reply: Reply) -> None:
         """End the conversation unless the reply is `+OK`."""
@@ -203,10 +223,9 @@ class Pop3(Conversation):
         """The finding for a reply that is not `+OK`."""
         if reply.ok:
             return self.unexpected(str(reply))
-        code, severity = RESPONSE_CODES.get(
-            reply.response_code or "", (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
-        )
-        return self.refused(str(reply), code, severity)
+        usual = (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
+        code, severity = response_code_meaning(reply.response_code) or usual
+        return self.refused(str(reply), code, severity, limits=reply.response_code is None)
 
     def apop(self, login: Credentials, timestamp: str) -> None:
         """RFC 1939 7: the MD5 of timestamp and password. Raises `Unfinished` where Python has no MD5 (FIPS)."""
@@ -250,7 +269,9 @@ class Pop3(Conversation):
 
     def farewell(self) -> None:
         """QUIT (RFC 1939 6)."""
-        self.require(self.ask("QUIT"))
+        reply = self.ask("QUIT")
+        if not reply.ok:
+            self.remark(f"QUIT was refused: {self.quoted(str(reply))}")
 
 
 # RFC 2449 4: 255 octets a command, with AUTH, a space and CRLF.
@@ -269,6 +290,15 @@ def parse_reply(line: str) -> Reply | None:
         return None
     code = re.match(r"\[([A-Za-z0-9/-]+)\]", text)
     return Reply(status.upper() == "+OK", text, code[1].upper() if code else None)
+
+
+def response_code_meaning(code: str | None) -> tuple[Code, Severity] | None:
+    """The finding for a response code; its levels go from the general to the particular (RFC 3206 3)."""
+    while code:
+        if code in RESPONSE_CODES:
+            return RESPONSE_CODES[code]
+        code = code.rpartition("/")[0]
+    return None
 
 
 def apop_timestamp(banner: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from .text import printable
+
 
 class Stage(str, Enum):
     """The steps of a conversation, in the words of all protocols; `timings` and the metrics are named after them."""
@@ -86,6 +88,8 @@ class Code(str, Enum):
     AUTH_REJECTED = "auth-rejected"
     AUTH_DEFERRED = "auth-deferred"
     AUTH_FAULT = "auth-fault"
+    AUTH_FAILED = "auth-failed"
+    REFERRAL = "referral"
     ACCOUNT_EXPIRED = "account-expired"
     LOGIN_NOT_REFUSED = "login-not-refused"
     COMMAND_UNEXPECTED_REPLY = "command-unexpected-reply"
@@ -165,13 +169,16 @@ HINTS: Mapping[Code, str] = {
     Code.AUTH_NOT_OFFERED: "The server offers no login here. Is this the submission port, and is login allowed in this"
     " TLS mode?",
     Code.MECHANISM_NOT_OFFERED: "The server offers login, but by none of the mechanisms wanted (mechanism).",
-    Code.MECHANISM_UNAVAILABLE: "The Python that runs the probe cannot compute this mechanism (FIPS mode, for one).",
+    Code.MECHANISM_UNAVAILABLE: "The probe cannot compute this mechanism: its Python lacks a hash (FIPS mode), or name"
+    " or password have characters that the mechanism does not allow (RFC 4013).",
     Code.AUTH_REJECTED: "Wrong user name or password, or the account is closed. The probe tries once only, so that it"
     " locks nobody out.",
     Code.AUTH_DEFERRED: "The server could not check the password for now: look at its account database (LDAP, SQL,"
     " the socket of the authentication service).",
     Code.AUTH_FAULT: "The server's part of the login is wrong: a broken server, or one that does not know the password"
     " and only acts as if.",
+    Code.AUTH_FAILED: "The login did not work, for another reason than the password: see the server's words and log.",
+    Code.REFERRAL: "The server sends its users elsewhere; the probe does not follow: the password would go there.",
     Code.ACCOUNT_EXPIRED: "The password or the account has expired: renew it where it is kept.",
     Code.LOGIN_NOT_REFUSED: "This login must not work any more: close the account, change the password, and look into"
     " the log for who used it.",
@@ -315,11 +322,13 @@ class Report(Generic[F]):
         states = {problem.severity.state for problem in self.problems}
         return next((state for state in ("critical", "warning") if state in states), "ok")
 
-    def redact(self, blot: Callable[[str], str]) -> None:
-        """Pass everything that may hold a server's words through `blot`; what the caller gave is left as it is."""
+    def clean(self, blot: Callable[[str], str]) -> None:
+        """Make everything that may hold a server's words inert, and blot the secrets out of it; what the caller gave is
+        left as it is.
+        """
         for name in ("facts", "problems", "notes", "tls", "certificate"):
-            setattr(self, name, _through(blot, getattr(self, name)))
-        # As one text, because a server may spread a secret over several lines.
+            setattr(self, name, _through(lambda text: printable(blot(text)), getattr(self, name)))
+        # Inert line by line already; as one text, because a server may spread a secret over several lines.
         self.transcript = blot("\n".join(self.transcript)).split("\n") if self.transcript else []
 
     def to_dict(self) -> dict[str, Any]:

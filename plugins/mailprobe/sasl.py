@@ -24,20 +24,32 @@ Exchange = Generator[Optional[bytes], bytes, None]
 MAX_ROUNDS = 1_000_000
 
 
+# RFC 5802 7, server-error-value: what says that name or password are wrong, and how much of another one is shown.
+REFUSALS = frozenset({"invalid-proof", "unknown-user"})
+MAX_ERROR = 80
+
+
 class ServerFault(Exception):
-    """What the server said in the exchange is wrong; the message says what."""
+    """What the server said in the exchange is wrong, or `refused` the password; the message says what."""
+
+    def __init__(self, words: str, refused: bool = False) -> None:
+        super().__init__(words)
+        self.refused = refused
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who logs in, and with what. `binding` is the `tls-unique` or `tls-exporter` data of the TLS session and its name,
-    for the -PLUS mechanisms; None where there is none. `host` and `port` are for OAUTHBEARER.
+    """Who logs in, and with what.
+
+    `binding` is what ties the login to the TLS session, and its name, for the -PLUS mechanisms; None where there is
+    none. `plus_offered`: the server has one of those. `host` and `port` are for OAUTHBEARER.
     """
 
     username: str
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     binding: tuple[str, bytes] | None = field(default=None, repr=False)
+    plus_offered: bool = False
     host: str = ""
     port: int | None = None
 
@@ -88,8 +100,9 @@ def _scram(hash_name: str, plus: bool) -> Callable[[Credentials], Exchange]:
 
     def exchange(login: Credentials) -> Exchange:
         channel, data = login.binding if plus and login.binding else ("", b"")
-        # "y" would tell a server with -PLUS that somebody hid it from us (RFC 5802 6); "n" is for who cannot bind.
-        header = f"p={channel},," if plus else "n,,"
+        # RFC 5802 6: "y" is for who could bind and saw no -PLUS, so that a server which has it knows of a man between.
+        could = "y,," if login.binding and not login.plus_offered else "n,,"
+        header = f"p={channel},," if plus else could
         first = f"n={_escaped(saslprep(login.username))},r={secrets.token_urlsafe(18)}"
         challenge = yield (header + first).encode()
         nonce, salt, rounds = _server_first(challenge, first.rpartition("r=")[2])
@@ -125,7 +138,8 @@ def _server_first(challenge: bytes, ours: str) -> tuple[str, bytes, int]:
 
 def _server_final(final: bytes, expected: bytes) -> None:
     if final.startswith(b"e="):
-        raise ServerFault(f"the server ends SCRAM with an error: {final[2:].decode('ascii', 'backslashreplace')[:80]}")
+        words = final[2:].decode("ascii", "backslashreplace")[:MAX_ERROR]
+        raise ServerFault(f"the server ends SCRAM with {words}", refused=words in REFUSALS)
     try:
         given = b64decode(final[2:].partition(b",")[0], validate=True) if final.startswith(b"v=") else b""
     except binascii.Error:

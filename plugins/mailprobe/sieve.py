@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import ClassVar, Union
 
 from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
 from .login import log_in
-from .options import LoginOptions, UsageError, option
+from .options import LoginOptions, UsageError, option, shown
 from .report import Code, Facts, Report, Severity, Stage, Unfinished
-from .text import printable
+from .stream import MAX_LITERAL, MAX_LITERALS
+from .text import BLOT, printable
 
-SIEVE_PORT = 4190
-# A capability or a script's name as a literal needs far less; a server may announce 2^31 and mean it.
-MAX_LITERAL = 64 * 1024
+# RFC 5804 4: octets of a quoted text.
+MAX_QUOTED = 1024
 # RFC 5804 does not limit scripts; servers do, at 1 MiB (Dovecot) or less.
 MAX_SCRIPT = 1024 * 1024
 
@@ -23,6 +26,9 @@ MAX_SCRIPT = 1024 * 1024
 @dataclass(frozen=True)
 class SieveOptions(LoginOptions):
     """What can be asked of a ManageSieve server."""
+
+    # RFC 5804 1.8; for implicit TLS there is none, so that whoever has it has it here.
+    PORTS: ClassVar[Mapping[str, int]] = {"none": 4190, "starttls": 4190, "implicit": 4190}
 
     require_active: bool = option("A script must be active.", default=False)
     have_space: int | None = option(
@@ -42,20 +48,17 @@ class SieveOptions(LoginOptions):
                 if getattr(self, name):
                     raise UsageError(name, "needs a login: give {username}")
 
-    @property
-    def effective_port(self) -> int | None:
-        """The port: 4190 when none is given (RFC 5804 1.8); there is no well-known one for implicit TLS."""
-        return self.port if self.port is not None or self.is_socket else SIEVE_PORT
-
     def script(self) -> bytes | None:
         """The script to check. Raises `UsageError` when it cannot be read."""
         if self.check_script is None:
             return None
         try:
+            if not stat.S_ISREG(os.stat(self.check_script).st_mode):
+                raise UsageError("check_script", f"{shown(self.check_script)} is not a file")
             with open(self.check_script, "rb") as stream:
                 script = stream.read(MAX_SCRIPT + 1)
         except OSError as error:
-            words = f"'{printable(self.check_script)}' cannot be read: {error.strerror}"
+            words = f"{shown(self.check_script)} cannot be read: {error.strerror}"
             raise UsageError("check_script", words) from None
         if len(script) > MAX_SCRIPT:
             raise UsageError("check_script", f"has more than {MAX_SCRIPT} octets")
@@ -71,6 +74,8 @@ class SieveFacts(Facts):
     scripts: list[str] = field(default_factory=list)
     script_count: int | None = None
     active_script: str | None = None
+    have_space: bool | None = None
+    script_valid: bool | None = None
 
 
 def probe(options: SieveOptions) -> Report[SieveFacts]:
@@ -101,9 +106,12 @@ def _talk(sieve: Sieve, options: SieveOptions, script: bytes | None, facts: Siev
     with sieve.stage(Stage.SCRIPT):
         _list_scripts(sieve, options, facts)
         if options.have_space is not None:
-            sieve.judge(sieve.ask(f'HAVESPACE "mailprobe" {options.have_space}'))
+            facts.have_space = sieve.judge(sieve.ask(f'HAVESPACE "mailprobe" {options.have_space}'))
         if script is not None:
-            sieve.judge(sieve.ask(f"CHECKSCRIPT {{{len(script)}+}}", script))
+            reply = sieve.check_script(script, options.check_script or "")
+            facts.script_valid = sieve.judge(reply)
+            if facts.script_valid and reply.response_code == "WARNINGS":
+                sieve.remark(f"CHECKSCRIPT warns: {sieve.quoted(reply.text)}")
 
 
 def _read_capabilities(sieve: Sieve, facts: SieveFacts) -> None:
@@ -112,7 +120,9 @@ def _read_capabilities(sieve: Sieve, facts: SieveFacts) -> None:
         raise sieve.refusal(reply)
     facts.capabilities = [" ".join(map(str, line)) for line in reply.lines]
     values = {str(line[0]).upper(): str(line[1]) if len(line) > 1 else "" for line in reply.lines}
-    facts.implementation = values.get("IMPLEMENTATION")
+    if "IMPLEMENTATION" not in values:  # RFC 5804 1.7: it must be there
+        raise sieve.malformed(str(reply))
+    facts.implementation = values["IMPLEMENTATION"]
     facts.auth_mechanisms = values.get("SASL", "").upper().split()
     facts.sieve_extensions = values.get("SIEVE", "").split()
 
@@ -123,7 +133,7 @@ def _list_scripts(sieve: Sieve, options: SieveOptions, facts: SieveFacts) -> Non
         return
     facts.scripts = [str(line[0]) for line in reply.lines]
     facts.script_count = len(facts.scripts)
-    facts.active_script = next((str(line[0]) for line in reply.lines if str(line[-1]).upper() == "ACTIVE"), None)
+    facts.active_script = next((str(line[0]) for line in reply.lines if is_active(line)), None)
     if options.require_active and facts.active_script is None:
         sieve.problem(Code.NO_ACTIVE_SCRIPT, f"none of {facts.script_count} scripts is active")
 
@@ -141,7 +151,8 @@ REFUSALS = {
 RESPONSE_CODES = {
     "AUTH-TOO-WEAK": (Code.MECHANISM_NOT_OFFERED, Severity.FAILURE),
     "ENCRYPT-NEEDED": (Code.AUTH_NOT_OFFERED, Severity.FAILURE),
-    "TRANSITION-NEEDED": (Code.AUTH_REJECTED, Severity.FAILURE),
+    "TRANSITION-NEEDED": (Code.AUTH_FAILED, Severity.FAILURE),
+    "REFERRAL": (Code.REFERRAL, Severity.FAILURE),
     "TRYLATER": (Code.SYSTEM_TEMPORARY, Severity.TEMPORARY),
     "QUOTA": (Code.QUOTA_EXCEEDED, Severity.FAILURE),
 }
@@ -174,11 +185,16 @@ class Reply:
 class Sieve(Conversation):
     """The dialect: lines of quoted texts, literals and words, ended by OK, NO or BYE (RFC 5804 1.2, 4)."""
 
-    def ask(self, line: str, literal: bytes | None = None, shown: str | None = None) -> Reply:
-        """Say a command, with a non-synchronizing literal (RFC 5804 1.2) behind it, and hear the reply."""
-        self.say(line, shown)
-        if literal is not None:
-            self.send(literal + b"\r\n", [f"({len(literal)} octets)"])
+    def ask(self, line: str, about: str | None = None) -> Reply:
+        """Say a command and hear the reply; `about` are the words of a finding about it."""
+        self.say(line, about=about)
+        return self.reply()
+
+    def check_script(self, script: bytes, name: str) -> Reply:
+        """CHECKSCRIPT (RFC 5804 2.12) with a non-synchronizing literal, in one piece."""
+        self.awaited = f"the reply to CHECKSCRIPT of {printable(name, limit=60)}"
+        line = f"CHECKSCRIPT {{{len(script)}+}}"
+        self.send(line.encode() + b"\r\n" + script + b"\r\n", [line, f"({len(script)} octets of {name})"])
         return self.reply()
 
     def require(self, line: str) -> Reply:
@@ -217,13 +233,16 @@ class Sieve(Conversation):
             inner = parse_tokens([rest.pop(0)[1:-1]])
             code, argument = (str(inner[0]).upper(), " ".join(inner[1:])) if inner else (None, "")
         self.our_turn = status.upper() != "BYE"
-        return Reply(tuple(lines), status.upper(), code, argument, " ".join(rest))
+        words = " ".join(rest).strip().replace("\r\n", " / ").replace("\n", " / ")
+        return Reply(tuple(lines), status.upper(), code, argument, words)
 
     def _tokens(self) -> tuple[Token, ...]:
         """One line with its literals."""
         pieces: list[str] = []
         line = self.hear()
         while announced := re.search(r"\{([0-9]+)\+?\}$", line):
+            if len(pieces) > MAX_LITERALS:
+                raise self.endless(len(pieces))
             if len(announced[1]) > 9 or int(announced[1]) > MAX_LITERAL:
                 raise Unfinished(Code.REPLY_TOO_LONG, f"a literal of {announced[1][:20]} octets in {self.awaited}")
             octets = self.hear_octets(int(announced[1]))
@@ -241,11 +260,11 @@ class Sieve(Conversation):
         """The finding for a reply that is not OK."""
         if reply.status == "OK":
             return self.unexpected(str(reply))
-        code, severity = RESPONSE_CODES.get(
-            (reply.response_code or "").partition("/")[0],
-            (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE),
-        )
-        return self.refused(str(reply), code, severity)
+        usual = REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY)
+        if reply.status == "BYE" and self._stage is not Stage.GREETING:
+            usual = Code.CONNECTION_CLOSED  # which judges nothing that was asked
+        code, severity = RESPONSE_CODES.get((reply.response_code or "").partition("/")[0], (usual, Severity.FAILURE))
+        return self.refused(str(reply), code, severity, limits=reply.response_code is None)
 
     def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
         """AUTHENTICATE (RFC 5804 2.1)."""
@@ -253,13 +272,22 @@ class Sieve(Conversation):
         if initial is None:
             self.say(line)
         else:
-            self.say(f'{line} "{b64encode(initial).decode()}"', f"{line} ***")
+            self._say_encoded(f"{line} ", initial, f"{line} ***")
         return self._turn()
 
     def continue_login(self, response: bytes) -> Turn:
         """A quoted text of base64."""
-        self.say(f'"{b64encode(response).decode()}"', "***")
+        self._say_encoded("", response, BLOT)
         return self._turn()
+
+    def _say_encoded(self, line: str, data: bytes, shown: str) -> None:
+        """A text of base64: quoted, or a non-synchronizing literal when it is too long for that (RFC 5804 4)."""
+        encoded = b64encode(data).decode()
+        if len(encoded) <= MAX_QUOTED:
+            self.say(f'{line}"{encoded}"', shown)
+        else:
+            self.awaited = f"the reply to {shown}"
+            self.send(f"{line}{{{len(encoded)}+}}\r\n{encoded}\r\n".encode(), [shown])
 
     def cancel_login(self) -> None:
         """An asterisk (RFC 5804 2.1)."""
@@ -282,10 +310,16 @@ class Sieve(Conversation):
         self.say("LOGOUT")
         reply = self.reply()
         if reply.status == "NO":
-            raise self.refusal(reply)
+            self.remark(f"LOGOUT was refused: {self.quoted(str(reply))}")
 
 
 # Pure helpers.
+
+
+def is_active(line: tuple[Token, ...]) -> bool:
+    """Whether a line of LISTSCRIPTS has the mark (RFC 5804 2.7); a script may be named like it."""
+    return len(line) > 1 and isinstance(line[-1], Word) and line[-1].upper() == "ACTIVE"
+
 
 _TOKEN = re.compile(
     r' *(?:"(?P<string>(?:[^"\\]|\\.)*)"|(?P<group>\((?:"(?:[^"\\]|\\.)*"|[^()"])*\))|(?P<word>[^() "]+))'

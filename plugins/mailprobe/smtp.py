@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from .conversation import hold
 from .login import log_in
@@ -27,6 +28,8 @@ RESERVED_COMMANDS = frozenset({"AUTH", "BDAT", "DATA", "EHLO", "HELO", "LHLO", "
 @dataclass(frozen=True)
 class SmtpOptions(LoginOptions):
     """What can be asked of an SMTP or LMTP server."""
+
+    PORTS: ClassVar[Mapping[str, int]] = {"none": 25, "starttls": 25, "implicit": 465}
 
     helo: str | None = option(
         "Name to say hello with; by default the name of this host if it has a domain, else its address in brackets.",
@@ -89,9 +92,7 @@ class SmtpOptions(LoginOptions):
             raise UsageError("response", f"there are {len(self.response)}, but only {len(self.command)} of {{command}}")
         for place, pattern in enumerate(self.response, start=1):
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of syntax that a later Python may read otherwise
-                    re.compile(pattern)
+                re.compile(pattern)
             except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(
                     "response", f"value {place}: {shown(pattern)} is no regular expression: {error}"
@@ -103,15 +104,11 @@ class SmtpOptions(LoginOptions):
         return "lmtp" if self.lmtp else "smtp"
 
     @property
-    def effective_port(self) -> int | None:
-        """The port, by mode when none is given: 25, 587 when logging in with STARTTLS, 465 implicit, LMTP 24."""
-        if self.port is not None or self.is_socket:
-            return self.port
+    def usual_port(self) -> int:
+        """587 when logging in with STARTTLS (RFC 6409), 24 for LMTP."""
         if self.lmtp:
             return LMTP_PORT
-        if self.tls == "implicit":
-            return 465
-        return 587 if self.tls == "starttls" and self.username is not None else 25
+        return 587 if self.tls == "starttls" and self.username is not None else self.PORTS[self.tls]
 
 
 # RFC 5321 4.1.2, less what nobody could tell from a mistake: spaces inside quotes. "_" is no host name, but in use.

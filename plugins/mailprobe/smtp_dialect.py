@@ -29,6 +29,17 @@ REFUSALS = {
     Stage.RCPT: (Code.RECIPIENT_DEFERRED, Code.RECIPIENT_REFUSED),
     Stage.DATA: (Code.MESSAGE_DEFERRED, Code.MESSAGE_REFUSED),
 }
+# Refusals of a login that say nothing about the password (RFC 4954 6, RFC 5321 4.2.2).
+NOT_THE_PASSWORD = {
+    500: Code.AUTH_FAILED,
+    501: Code.AUTH_FAILED,
+    502: Code.AUTH_FAILED,
+    503: Code.AUTH_FAILED,
+    504: Code.MECHANISM_NOT_OFFERED,
+    530: Code.AUTH_NOT_OFFERED,
+    534: Code.MECHANISM_NOT_OFFERED,
+    538: Code.AUTH_NOT_OFFERED,
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,8 @@ class Smtp(Conversation):
 
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not the one wanted."""
+        if self._stage is Stage.AUTH and reply.code in NOT_THE_PASSWORD:
+            return self.refused(str(reply), NOT_THE_PASSWORD[reply.code], limits=False)
         deferred, refused = REFUSALS.get(self._stage, (Code.UNEXPECTED_REPLY, Code.UNEXPECTED_REPLY))
         if 400 <= reply.code < 500:
             return self.refused(str(reply), Code.BUSY if reply.code == 421 else deferred, Severity.TEMPORARY)

@@ -10,8 +10,14 @@ from .report import Code, Unfinished
 
 # RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
 MAX_LINE = 8192
-# Everything a server may say in one conversation. A sane one needs 2 KiB; a flood must not fill the memory.
-MAX_SESSION = 1024 * 1024
+# Everything a server may say to one command. Most need 2 KiB, a list of 5,000 messages 300; a flood must not fill the
+# memory.
+MAX_SAID = 1024 * 1024
+# One text with its length in front of it, as IMAP and ManageSieve have them; a server may announce 2^31 and mean it.
+MAX_LITERAL = 64 * 1024
+# How many of them may stand in one line; what we ask for brings one or two.
+MAX_LITERALS = 100
+# What one read takes at the most: the size of a TLS record.
 CHUNK = 16384
 
 
@@ -25,6 +31,8 @@ class Stream:
         self._sock = sock
         self._buffer = bytearray()
         self._heard = 0
+        self.max_line = MAX_LINE
+        """Octets of one line; the few replies that are longer by nature say so before they are asked for."""
 
     @property
     def tls(self) -> ssl.SSLSocket | None:
@@ -44,11 +52,11 @@ class Stream:
 
     def read_line(self) -> bytes | None:
         """The next line without its end, CRLF or LF; None when the stream ends before it does."""
-        while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) <= MAX_LINE:
+        while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) <= self.max_line:
             if not self._receive():
                 return None
-        if end < 0 or end > MAX_LINE:
-            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent a line of more than {MAX_LINE} octets")
+        if end < 0 or end > self.max_line:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent a line of more than {self.max_line} octets")
         line = self._take(end + 1)[:-1]
         return line[:-1] if line.endswith(b"\r") else line
 
@@ -71,6 +79,7 @@ class Stream:
 
     def send(self, data: bytes) -> None:
         """Send octets, within the deadline even when the server stops reading."""
+        self._heard = 0
         # One buffer a command: on loopback, many small writes cost 40 ms each (Nagle and delayed acknowledgement).
         rest = memoryview(data)
         while rest:
@@ -100,8 +109,8 @@ class Stream:
 
     def _keep(self, data: bytes) -> bool:
         self._heard += len(data)
-        if self._heard > MAX_SESSION:
-            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent more than {MAX_SESSION} octets")
+        if self._heard > MAX_SAID:
+            raise Unfinished(Code.REPLY_TOO_LONG, f"the server sent more than {MAX_SAID} octets")
         self._buffer += data
         return bool(data)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import ssl
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,9 +112,7 @@ def peer(sock: ssl.SSLSocket) -> Peer:
 def certificate(peer: Peer, notes: list[str]) -> Certificate:
     """The facts of the peer's certificate; a note is added to `notes` when cryptography is not there to tell all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of certificates that a later cryptography will refuse
-            return _from_der(peer.der, notes)
+        return _from_der(peer.der, notes)
     except ImportError:
         notes.append(
             "the Python package cryptography is not installed: the certificate's key is unknown,"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import typing as t
+import warnings
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -36,6 +37,8 @@ def _argument(declared: Declaration) -> dict[str, t.Any]:
 
 def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], Report[t.Any]]) -> t.NoReturn:
     """Run a probe as a module: fail when something did not work, and return the whole report either way."""
+    # Of a strange certificate or regular expression, Python's warnings would spoil the module's output.
+    warnings.simplefilter("ignore")
     module = AnsibleModule(argument_spec=argument_spec(options), supports_check_mode=True)
     given = dict(module.params)
     if module.check_mode:
