@@ -132,7 +132,7 @@ def to_options(options: type[T], given: argparse.Namespace, inline: Mapping[str,
         values = {name: getattr(given, name) for name, declaration in declared.items() if not declaration.secret}
         for name in (name for name, declaration in declared.items() if declaration.secret):
             sources = {source: getattr(given, f"{name}_{source}") for source in SOURCES}
-            values[name] = secret(name, sources, inline.get(name))
+            values[name] = secret(name, sources, given.timeout or declared["timeout"].default, inline.get(name))
         return read(options, values)
     except UsageError as error:
         raise misuse(options, error) from None
@@ -145,10 +145,23 @@ def parse(parser: Parser, options: type[Options], arguments: list[str]) -> tuple
         arguments, inline = expand(arguments, parser.prog, secrets)
     except UsageError as error:
         raise misuse(options, error) from None
+    arguments = _joined(arguments)
     for argument in arguments:
         if re.fullmatch(r"(-\w|--[a-z-]+=)--", argument):  # argparse makes a list of it
             raise Misuse(f"{argument[:-2].rstrip('=')}: '--' is no value")
     return parser.parse_args(arguments), inline
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Join a range that begins with a minus sign to its option, which argparse would take it for."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in RANGE_OPTIONS and argument.startswith("-") and RANGE.fullmatch(argument):
+            option = joined.pop()
+            joined.append(f"{option}={argument}" if option.startswith("--") else option + argument)
+        else:
+            joined.append(argument)
+    return joined
 
 
 def misuse(options: type[Options], error: UsageError) -> Misuse:
@@ -160,6 +173,7 @@ def misuse(options: type[Options], error: UsageError) -> Misuse:
 
 # Thresholds.
 
+RANGE_OPTIONS = frozenset({"-w", "-c", "--warning", "--critical"})
 RANGE = re.compile(r"@?(?:(?:~|-?[0-9]{1,15}(?:\.[0-9]{1,9})?)?:)?(?:-?[0-9]{1,15}(?:\.[0-9]{1,9})?)?")
 
 

@@ -301,7 +301,7 @@ def parser(spec: CheckSpec) -> Parser:
     group.add_argument("--json", action="store_true", help="Print the whole report as one JSON document instead.")
     group.add_argument(
         "--extra-opts",
-        metavar="[SECTION][@FILE]",
+        metavar="=[SECTION][@FILE]",
         help="Read options from a section of an ini file, as the Monitoring Plugins do, passwords too (password = ...);"
         " by default the section is named as this program.",
     )

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from mailprobe.options import UsageError, shown
 
-# More than any password or token; and how long to wait for a command, or for `--password-file <(command)`.
+# More than any password or token.
 MAX_SECRET = 65536
-WAIT_SECONDS = 10
 
 SOURCES = {
     "file": ("FILE", "File that holds the {}."),
@@ -26,10 +25,11 @@ SOURCES = {
 """How a secret can be given, as the end of an option's name, the word for its value, and what it is."""
 
 
-def secret(name: str, given: Mapping[str, str | None], inline: str | None = None) -> str | None:
+def secret(name: str, given: Mapping[str, str | None], seconds: float, inline: str | None = None) -> str | None:
     """The secret `name` from the one source in `given`, or from an ini file (`inline`); None when there is none.
 
-    The last line end of a file or of what a command prints does not count. Raises `UsageError`, which never tells of
+    A command, or who writes into a pipe, has so many `seconds` for it. The last line end of a file or of what a command
+    prints does not count. Raises `UsageError`, which never tells of
     the content.
     """
     named = [source for source, value in given.items() if value is not None]
@@ -40,7 +40,7 @@ def secret(name: str, given: Mapping[str, str | None], inline: str | None = None
     source = named[0]
     option, value = f"{name}_{source}", given[source] or ""
     try:
-        found = _READERS[source](value).decode("utf-8").rstrip("\r\n")
+        found = _READERS[source](value, seconds).decode("utf-8").rstrip("\r\n")
     except OSError as error:
         raise UsageError(option, f"{shown(value)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -56,7 +56,7 @@ class _NotThere(Exception):
     """A source that has nothing, and why."""
 
 
-def _from_file(path: str) -> bytes:
+def _from_file(path: str, seconds: float) -> bytes:
     """A small file, or what comes through a pipe; a pipe into which nobody writes must not hold us up."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -65,7 +65,7 @@ def _from_file(path: str) -> bytes:
             try:
                 chunk = os.read(descriptor, MAX_SECRET)
             except BlockingIOError:  # somebody has the other end and has not written yet
-                if not select.select([descriptor], [], [], WAIT_SECONDS)[0]:
+                if not select.select([descriptor], [], [], seconds)[0]:
                     break
                 continue
             if not chunk:
@@ -76,33 +76,33 @@ def _from_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _from_environment(name: str) -> bytes:
+def _from_environment(name: str, dummy: float) -> bytes:
     if name not in os.environ:
         raise _NotThere(f"there is no environment variable {shown(name)}")
     return os.environb[name.encode()]
 
 
-def _from_command(command: str) -> bytes:
+def _from_command(command: str, seconds: float) -> bytes:
     try:
         words = shlex.split(command)
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT_SECONDS, check=False)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
     except (ValueError, IndexError):
         raise _NotThere(f"{shown(command)} is no command") from None
     except subprocess.TimeoutExpired:
-        raise _NotThere(f"{shown(command)} did not end in {WAIT_SECONDS} s") from None
+        raise _NotThere(f"{shown(command)} did not end in {seconds:g} s") from None
     if done.returncode:
         raise _NotThere(f"{shown(command)} ended with exit code {done.returncode}")
     return done.stdout[:MAX_SECRET]
 
 
-def _from_credential(name: str) -> bytes:
+def _from_credential(name: str, seconds: float) -> bytes:
     """systemd.exec(5), CREDENTIALS."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         raise _NotThere("there is no $CREDENTIALS_DIRECTORY: systemd sets it for units with LoadCredential=")
     if "/" in name or not name:
         raise _NotThere(f"{shown(name)} is no name of a credential")
-    return _from_file(os.path.join(directory, name))
+    return _from_file(os.path.join(directory, name), seconds)
 
 
 _READERS = {
@@ -141,7 +141,7 @@ def expand(arguments: list[str], program: str, secrets: frozenset[str]) -> tuple
                 if key in secrets:
                     inline[key] = value
                 elif len(key) == 1:
-                    before += [f"-{key}", value] if value else [f"-{key}"]
+                    before.append(f"-{key}{value}")
                 else:
                     before.append(f"--{key}={value}" if value else f"--{key}")
     return before + rest, inline

@@ -28,8 +28,9 @@ FOLDER_METRICS = (
 def metrics(report: Report[ImapFacts]) -> Iterator[nagiosplugin.Metric]:
     """What only IMAP measures. Of several folders each has its own data, and each is judged."""
     facts = report.facts
-    for folder in facts.folders:
-        suffix = f"_{_label(folder)}" if len(facts.folders) > 1 else ""
+    labels = _labels(facts.folders)
+    for folder, label in zip(facts.folders, labels):
+        suffix = f"_{label}" if len(labels) > 1 else ""
         for metric in common.measured(*((name, getattr(folder, name), unit) for name, unit, dummy in FOLDER_METRICS)):
             yield metric.replace(name=f"{metric.name}{suffix}")
     yield from common.measured(
@@ -38,16 +39,20 @@ def metrics(report: Report[ImapFacts]) -> Iterator[nagiosplugin.Metric]:
     )
 
 
-def _label(folder: Folder) -> str:
-    """A folder's name as part of a label of performance data."""
-    return re.sub(r"\W+", "_", folder.folder)
+def _labels(folders: list[Folder]) -> list[str]:
+    """The folders' names as parts of labels of performance data: plain, and no two alike."""
+    labels: list[str] = []
+    for place, folder in enumerate(folders, start=1):
+        label = re.sub(r"\W+", "_", folder.folder)
+        labels.append(label if label not in labels else f"{label}_{place}")
+    return labels
 
 
 def headline(report: Report[ImapFacts]) -> Iterator[str]:
     """What was seen."""
     for folder in report.facts.folders:
-        hits = "" if folder.search_hits is None else f", {folder.search_hits} found"
-        yield f"{folder.folder}: {folder.messages} messages, {folder.unseen} unseen{hits}"
+        counted = ((folder.messages, "messages"), (folder.unseen, "unseen"), (folder.search_hits, "found"))
+        yield f"{folder.folder}: " + ", ".join(f"{number} {what}" for number, what in counted if number is not None)
     if report.facts.quota_storage_percent is not None:
         yield f"quota {report.facts.quota_storage_percent:g} % full"
 

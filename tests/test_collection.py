@@ -373,7 +373,7 @@ def test_a_playbook_judges_the_folders_and_the_quota_of_an_imap_user(
             "result.facts.folders | map(attribute='search_hits') == [1, 0]",
             "result.facts.quota_storage_percent == 30",
             "result.facts.quota_messages_percent == 25",
-            "'Dovecot' in result.facts.server_id",
+            "'name Dovecot' in result.facts.server_id",
         ],
     )
 

@@ -224,7 +224,9 @@ class ConnectOptions(Options):
     """Where to connect, and how long everything may take."""
 
     host: str = option("Host name, IP address, or the path of a Unix socket (it begins with a slash).", metavar="HOST")
-    port: int | None = option("Port; by default the well-known one.", default=None, minimum=1, maximum=65535)
+    port: int | None = option(
+        "Port; by default the well-known one for the protocol and {tls}.", default=None, minimum=1, maximum=65535
+    )
     family: str = option("Use only addresses of this family.", default="any", choices=FAMILIES)
     timeout: float = option(
         "Seconds for the whole run, from the look-up of the name to the farewell.",
@@ -373,7 +375,7 @@ class TlsOptions(ConnectOptions):
 class LoginOptions(TlsOptions):
     """Who logs in, and over what."""
 
-    username: str | None = option("User to log in as; needs {password}.", default=None, metavar="NAME")
+    username: str | None = option("User to log in as; needs {password} or {token}.", default=None, metavar="NAME")
     password: str | None = option("Password of {username}.", default=None, secret=True)
     token: str | None = option(
         "OAuth 2.0 access token of {username}, instead of a password.", default=None, secret=True

@@ -107,7 +107,7 @@ EXAMPLES = r"""
       - result.certificate.days_left > 14
       - result.timings.greeting < 2
       - "'IMAP4rev1' in result.facts.capabilities"
-      - "'Dovecot' in result.facts.server_id"
+      - "'name Dovecot' in result.facts.server_id"
 
 - name: The account that was closed lets nobody in
   mailprobe.checks.imap:
@@ -200,7 +200,7 @@ problems:
     message:
       description: What happened, with the server's own words.
       type: str
-      sample: "a2 AUTHENTICATE PLAIN *** refused: 'NO [AUTHENTICATIONFAILED] Authentication failed.'"
+      sample: "AUTHENTICATE PLAIN refused: 'NO [AUTHENTICATIONFAILED] Authentication failed.'"
     hint:
       description: Where to look.
       type: str
@@ -318,12 +318,11 @@ facts:
       type: str
       sample: accepted
     server_id:
-      description: What the server told of itself (O(identify)), names and values in turn.
+      description: What the server told of itself (O(identify)), a name and its value each.
       type: list
       elements: str
       sample:
-        - name
-        - Dovecot
+        - name Dovecot
     folders:
       description: What was found in the folders, in the order of O(folder); empty when it did not come to that.
       type: list
@@ -350,7 +349,9 @@ facts:
           type: int
           sample: 13312
         oldest_age:
-          description: Seconds since the oldest message came (INTERNALDATE), null in an empty folder.
+          description:
+            - Seconds since the oldest message came (INTERNALDATE), null in an empty folder.
+            - In a folder of more than 5000 messages, the first and the last stand for all, and RV(notes) says so.
           type: int
           sample: 3456000
         newest_age:

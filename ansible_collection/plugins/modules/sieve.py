@@ -327,6 +327,14 @@ facts:
       description: The name of the active script, null when none is active or they were not listed.
       type: str
       sample: roundcube
+    have_space:
+      description: Whether a script of the size of O(have_space) may be stored, null when that was not asked.
+      type: bool
+      sample: true
+    script_valid:
+      description: Whether the server accepts O(check_script), null when that was not asked.
+      type: bool
+      sample: true
   sample: {}
 transcript:
   description:
