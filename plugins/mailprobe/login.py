@@ -68,7 +68,7 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
     if mechanism in own:
         own[mechanism](login)
     elif known.exchange is not None:
-        conversation.guarded = True
+        conversation.guarded = mechanism.startswith("SCRAM-")
         try:
             _exchange(conversation, mechanism, known.exchange(login), known)
         finally:
