@@ -46,7 +46,7 @@ def _unfolded(header: list[str]) -> list[tuple[str, str]]:
     for line in header:
         if not line:
             break
-        if line[0] == " " and fields:
+        if line[0] in " \t" and fields:
             name, value = fields[-1]
             fields[-1] = (name, value + line)
         elif ":" in line:
