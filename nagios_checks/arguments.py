@@ -29,8 +29,9 @@ class Parser(argparse.ArgumentParser):
         dummy, colon, unknown = message.partition("unrecognized arguments: ")
         if colon:
             # Names only: behind an option that we do not have there may be a password, as check_smtp takes it.
-            names = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
-            message = f"{' '.join(names) or printable(unknown, limit=80)}: there is no such option; see --help"
+            # The first word only, and of that the name: what follows may be anything.
+            found = re.match(r"--[A-Za-z0-9-]*|-[A-Za-z0-9]", unknown)
+            message = f"{found[0] if found else printable(unknown, limit=80)}: there is no such option; see --help"
         raise Misuse(message.removeprefix("argument "))
 
     def exit(self, status: int = EXIT_UNKNOWN, message: str | None = None) -> NoReturn:

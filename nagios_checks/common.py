@@ -88,6 +88,13 @@ class Seconds(float):
         return f"{self:.6f}"
 
 
+class Decimal(float):
+    """A number with two decimals, and without those that say nothing."""
+
+    def __str__(self) -> str:
+        return f"{self:.2f}".rstrip("0").rstrip(".")
+
+
 class ProbeResource(nagiosplugin.Resource):
     """Acquires: runs the probe and hands its problems and measurements on as metrics."""
 
@@ -109,10 +116,11 @@ class ProbeResource(nagiosplugin.Resource):
             yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
         measured = {"certificate_days"} if report.certificate.days_left is not None else set()
         for metric in (*self._times(report), *self._certificate(report), *self.spec.metrics(report)):
-            if metric.value is None:
-                continue  # what was not measured is absent, never zero
             measured.add(metric.context)
-            yield metric
+            if metric.value is not None:
+                yield metric
+            elif metric.context in self.judged:
+                yield metric.replace(context="missing")  # what was not measured is absent, never zero
         for name in self.judged:
             if name not in measured:
                 yield nagiosplugin.Metric(name, None, context="missing")
@@ -251,10 +259,9 @@ def _common_headline(report: Report[Any]) -> Iterator[str]:
 
 
 def measured(*values: tuple[str, float | None, str | None]) -> Iterator[nagiosplugin.Metric]:
-    """Metrics for the values (name, number, unit) that there are; what was not measured is absent, never zero."""
+    """Metrics for values (name, number, unit); None is what was not measured."""
     for name, value, unit in values:
-        if value is not None:
-            yield nagiosplugin.Metric(name, Seconds(value) if isinstance(value, float) else value, unit, 0)
+        yield nagiosplugin.Metric(name, Decimal(value) if isinstance(value, float) else value, unit, 0)
 
 
 def build(

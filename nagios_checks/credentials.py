@@ -8,13 +8,15 @@ import select
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from mailprobe.options import UsageError, shown
 
 # More than any password or token.
 MAX_SECRET = 65536
+# How long to wait for `--extra-opts=@<(command)`: what it brings may say what the time limit is.
+FILE_SECONDS = 10.0
 
 SOURCES = {
     "file": ("FILE", "File that holds the {}."),
@@ -60,20 +62,26 @@ def _from_file(path: str, seconds: float) -> bytes:
     """A small file, or what comes through a pipe; a pipe into which nobody writes must not hold us up."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        read = b""
-        while len(read) < MAX_SECRET:
-            try:
-                chunk = os.read(descriptor, MAX_SECRET)
-            except BlockingIOError:  # somebody has the other end and has not written yet
-                if not select.select([descriptor], [], [], seconds)[0]:
-                    break
-                continue
-            if not chunk:
-                break
-            read += chunk
-        return read
+        return _read_up(descriptor, time.monotonic() + seconds)
     finally:
         os.close(descriptor)
+
+
+def _read_up(descriptor: int, end: float) -> bytes:
+    """What there is to read up to the end of the file, of the time (of the monotonic clock), or of MAX_SECRET."""
+    os.set_blocking(descriptor, False)
+    read = b""
+    while len(read) < MAX_SECRET:
+        try:
+            chunk = os.read(descriptor, MAX_SECRET)
+        except BlockingIOError:  # somebody has the other end and has not written yet
+            if not select.select([descriptor], [], [], max(end - time.monotonic(), 0))[0]:
+                break
+            continue
+        if not chunk:
+            break
+        read += chunk
+    return read
 
 
 def _from_environment(name: str, dummy: float) -> bytes:
@@ -84,15 +92,23 @@ def _from_environment(name: str, dummy: float) -> bytes:
 
 def _from_command(command: str, seconds: float) -> bytes:
     try:
-        words = shlex.split(command)
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+        running = subprocess.Popen(
+            shlex.split(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
     except (ValueError, IndexError):
         raise _NotThere(f"{shown(command)} is no command") from None
-    except subprocess.TimeoutExpired:
-        raise _NotThere(f"{shown(command)} did not end in {seconds:g} s") from None
-    if done.returncode:
-        raise _NotThere(f"{shown(command)} ended with exit code {done.returncode}")
-    return done.stdout[:MAX_SECRET]
+    with running:
+        end = time.monotonic() + seconds
+        try:
+            read = _read_up(running.stdout.fileno(), end) if running.stdout else b""
+            running.wait(max(end - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise _NotThere(f"{shown(command)} did not end in {seconds:g} s") from None
+        finally:
+            running.kill()
+    if running.returncode:
+        raise _NotThere(f"{shown(command)} ended with exit code {running.returncode}")
+    return read
 
 
 def _from_credential(name: str, seconds: float) -> bytes:
@@ -138,6 +154,8 @@ def expand(arguments: list[str], program: str, secrets: frozenset[str]) -> tuple
         if argument not in rest:
             where = argument.partition("=")[2]
             for key, value in _section(where, program):
+                if key == "extra-opts":
+                    raise UsageError("extra_opts", "a section cannot name another one")
                 if key in secrets:
                     inline[key] = value
                 elif len(key) == 1:
@@ -152,7 +170,7 @@ def _section(where: str, program: str) -> list[tuple[str, str]]:
     section, at, path = where.partition("@")
     section, path = section or program, path if at else _ini_file()
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == "-" else _from_file(path, FILE_SECONDS).decode("utf-8")
     except OSError as error:
         raise UsageError("extra_opts", f"{shown(path)} cannot be read: {error.strerror}") from None
     except ValueError:

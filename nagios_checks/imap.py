@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NoReturn
@@ -42,9 +43,12 @@ def metrics(report: Report[ImapFacts]) -> Iterator[nagiosplugin.Metric]:
 def _labels(folders: list[Folder]) -> list[str]:
     """The folders' names as parts of labels of performance data: plain, and no two alike."""
     labels: list[str] = []
-    for place, folder in enumerate(folders, start=1):
-        label = re.sub(r"\W+", "_", folder.folder)
-        labels.append(label if label not in labels else f"{label}_{place}")
+    for folder in folders:
+        plain = label = re.sub(r"\W+", "_", folder.folder)
+        others = itertools.count(2)
+        while label in labels:
+            label = f"{plain}_{next(others)}"
+        labels.append(label)
     return labels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import html
 import itertools
 import json
@@ -14,12 +15,17 @@ import sys
 import time
 import unicodedata
 import urllib.parse
+from datetime import datetime, timedelta, timezone
 from email import message_from_bytes
 from email.policy import SMTP as SMTP_POLICY
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
+from mailprobe import imap_dialect, mailtime, pop3, sieve
+from mailprobe.imap import ImapOptions, search_command
+from mailprobe.imap_dialect import Literal, decode_folder, encode_folder
 from mailprobe.message import compose, on_the_wire
 from mailprobe.network import Deadline
 from mailprobe.options import Declaration, UsageError, declarations, read
@@ -163,6 +169,335 @@ def test_the_text_of_a_reply_is_all_its_lines_without_the_codes() -> None:
     assert heard.text == "5.7.1 Not 5.7.1 welcome"
     assert str(heard) == "550 5.7.1 Not 5.7.1 welcome"
     assert str(reply("250")) == "250"
+
+
+# POP3.
+
+
+@pytest.mark.parametrize(
+    ("line", "ok", "text", "response_code", "challenge"),
+    [
+        ("+OK", True, "", None, None),
+        ("+OK ready", True, "ready", None, None),
+        ("+ok Ready", True, "Ready", None, None),
+        ("-ERR", False, "", None, None),
+        ("-err no", False, "no", None, None),
+        ("-ERR [IN-USE] locked", False, "[IN-USE] locked", "IN-USE", None),
+        ("-ERR [sys/temp] later", False, "[sys/temp] later", "SYS/TEMP", None),
+        ("-ERR no [AUTH] in the middle", False, "no [AUTH] in the middle", None, None),
+        ("-ERR [] x", False, "[] x", None, None),
+        ("-ERR [AUTH", False, "[AUTH", None, None),
+        ("+ ", True, "", None, ""),
+        ("+", True, "", None, ""),
+        ("+ PDE4OTY+", True, "PDE4OTY+", None, "PDE4OTY+"),
+    ],
+)
+def test_a_reply_of_pop3_is_ok_or_not_or_a_challenge(
+    line: str, ok: bool, text: str, response_code: str | None, challenge: str | None
+) -> None:
+    assert pop3.parse_reply(line) == pop3.Reply(ok, text, response_code, challenge)
+
+
+@pytest.mark.parametrize(
+    "line", ["", " ", "+OKAY", "OK", "ERR", "-OK", "+ERR", " +OK", "* OK", "220 x", "+O K", "++OK"]
+)
+def test_what_is_no_reply_of_pop3_is_none(line: str) -> None:
+    assert pop3.parse_reply(line) is None
+
+
+@pytest.mark.parametrize(
+    ("banner", "timestamp"),
+    [
+        ("POP3 server ready <1896.697170952@dbc.mtview.ca.us>", "<1896.697170952@dbc.mtview.ca.us>"),  # RFC 1939 7
+        ("<a@b> ready", "<a@b>"),
+        ("<not this> but <a@b> and <c@d>", "<a@b>"),
+        ("ready", ""),
+        ("<a>", ""),
+        ("<a b@c>", ""),
+        ("<@>", ""),
+        ("<a@b", ""),
+        ("<a@ü>", ""),
+    ],
+)
+def test_the_timestamp_of_apop_is_found_in_the_greeting(banner: str, timestamp: str) -> None:
+    assert pop3.apop_timestamp(banner) == timestamp
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("2 320", (2, 320)),
+        ("0 0", (0, 0)),
+        ("2 320 and more", (2, 320)),
+        ("1 " + "9" * 18, (1, 10**18 - 1)),
+        *((text, None) for text in ("", "2", "2 ", " 2 320", "2  320", "-2 320", "2 -320", "2 3.5", "2 1e3", "a b")),
+        *(
+            (text, None)
+            for text in ("\u0662 320", "2 \uff13", "2\t320", "2_0 1", "+2 1", "1 " + "9" * 19, "9" * 11 + " 1")
+        ),
+    ],
+    ids=ascii,
+)
+def test_the_two_numbers_of_stat_and_list_are_ascii_digits(text: str, numbers: tuple[int, int] | None) -> None:
+    assert pop3.two_numbers(text) == numbers
+
+
+# IMAP.
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("* OK ready", ("*", "OK", "ready", None, "")),
+        ("* OK", ("*", "OK", "", None, "")),
+        ("a1 ok done", ("a1", "OK", "done", None, "")),
+        ("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready", ("*", "OK", "ready", "CAPABILITY", "IMAP4rev1 AUTH=PLAIN")),
+        ("a1 NO [AUTHENTICATIONFAILED] no", ("a1", "NO", "no", "AUTHENTICATIONFAILED", "")),
+        ("a1 NO [authenticationfailed]", ("a1", "NO", "", "AUTHENTICATIONFAILED", "")),
+        ("a1 NO no [ALERT] here", ("a1", "NO", "no [ALERT] here", None, "")),
+        ("a1 NO [ALERT no", ("a1", "NO", "[ALERT no", None, "")),
+        ("* BYE", ("*", "BYE", "", None, "")),
+        ("* PREAUTH hello", ("*", "PREAUTH", "hello", None, "")),
+        ("+ go ahead", ("+", "", "go ahead", None, "")),
+        ("+ ", ("+", "", "", None, "")),
+        ("+", ("+", "", "", None, "")),
+    ],
+)
+def test_a_status_of_imap_has_its_code_and_its_words(line: str, expected: tuple[str | None, ...]) -> None:
+    found = imap_dialect.parse_response([line])
+    assert (found.tag, found.kind, found.text, found.response_code, found.arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind", "tokens"),
+    [
+        (["* CAPABILITY IMAP4rev1 ID"], "CAPABILITY", ("IMAP4rev1", "ID")),
+        (["* 23 EXISTS"], "EXISTS", ("23",)),
+        (["* SEARCH"], "SEARCH", ()),
+        (["* SEARCH 2 84 882"], "SEARCH", ("2", "84", "882")),
+        (["* STATUS x (MESSAGES 231 UNSEEN 4)"], "STATUS", ("x", ["MESSAGES", "231", "UNSEEN", "4"])),
+        (['* STATUS "a (b" (MESSAGES 1)'], "STATUS", ("a (b", ["MESSAGES", "1"])),
+        ([r'* STATUS "a \"b\" \\" (MESSAGES 1)'], "STATUS", ('a "b" \\', ["MESSAGES", "1"])),
+        (["* STATUS ", Literal('a "b" (c'), " (MESSAGES 1)"], "STATUS", ('a "b" (c', ["MESSAGES", "1"])),
+        (['* 1 FETCH (INTERNALDATE "17-Jul-1996 02:44")'], "FETCH", ("1", ["INTERNALDATE", "17-Jul-1996 02:44"])),
+        (['* QUOTA "" (STORAGE 10 512)'], "QUOTA", ("", ["STORAGE", "10", "512"])),
+        (['* ID ("name" "x" "os" NIL)'], "ID", (["name", "x", "os", None],)),
+        (["* ID NIL"], "ID", (None,)),
+        (['* ID ("NIL" nil)'], "ID", (["NIL", None],)),
+        (["* X () (()())"], "X", ([], [[], []])),
+        (["* capability x  "], "CAPABILITY", ("x",)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_tokens_of_imap_are_words_texts_nil_and_lists(
+    pieces: list[str], kind: str, tokens: tuple[object, ...]
+) -> None:
+    found = imap_dialect.parse_response(pieces)
+    assert (found.tag, found.kind, found.tokens) == ("*", kind, tokens)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", " ", "*", "* ", "a1", "OK ready", "220 x", "+OK x", "-ERR x", "a1 MAYBE x", "ä1 OK x", "** OK", "a-1 OK"),
+        *("* (a", "* X (a", "* X a)", "* X )(", '* X "a', '* X "a\\"', '* "OK" x', "* X " + "(" * 30 + ")" * 30),
+    ],
+)
+def test_what_is_no_response_of_imap_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match=r"it |parenthes|quoted"):
+        imap_dialect.parse_response([line])
+
+
+def test_deep_and_long_responses_cost_no_time() -> None:
+    started = time.process_time()
+    for line in ("* X " + "(" * 100_000, '* X "' + "\\" * 99_999, "* X " + " " * 100_000 + '"', "* X " + "a " * 50_000):
+        with contextlib.suppress(ValueError):
+            imap_dialect.parse_response([line])
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("token", "number"),
+    [
+        *(("0", 0), ("42", 42), (str(2**63 - 1), 2**63 - 1), (str(2**63), None), ("-1", None), ("1.5", None)),
+        *(("", None), (" 1", None), ("1\n", None), ("\u0663", None), ("1_0", None), (None, None), (["1"], None)),
+    ],
+    ids=ascii,
+)
+def test_a_number_of_imap_has_63_bits_and_ascii_digits(token: imap_dialect.Token, number: int | None) -> None:
+    assert imap_dialect.number(token) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "encoded"),
+    [
+        ("INBOX", "INBOX"),
+        ("~peter/mail/台北/日本語", "~peter/mail/&U,BTFw-/&ZeVnLIqe-"),  # RFC 3501 5.1.3
+        ("Entwürfe", "Entw&APw-rfe"),
+        ("a & b", "a &- b"),
+        ("&-", "&--"),
+        ("ü&", "&APw-&-"),
+        ("\N{GRINNING FACE}", "&2D3eAA-"),  # beyond 16 bits
+        ('a\\b"c', 'a\\b"c'),
+        ("tab\there", "tab&AAk-here"),
+        ("", ""),
+    ],
+    ids=ascii,
+)
+def test_a_folder_name_goes_there_and_back_in_modified_utf_7(name: str, encoded: str) -> None:
+    assert encode_folder(name) == encoded
+    assert decode_folder(encoded) == name
+
+
+@pytest.mark.parametrize("name", ["&", "&APw", "&A-", "&!!-", "&2AA-"])
+def test_what_is_no_modified_utf_7_is_left_as_it_is(name: str) -> None:
+    assert decode_folder(name) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "literal"),
+    [
+        ("plain", '"plain"', False),
+        ("", '""', False),
+        ('a "b" \\ c', '"a \\"b\\" \\\\ c"', False),
+        ("ü", "ü", True),
+    ],
+)
+def test_a_text_for_imap_is_quoted_or_a_literal(text: str, said: str, literal: bool) -> None:
+    found = imap_dialect.string(text)
+    assert (found, isinstance(found, Literal)) == (said, literal)
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ("UNSEEN", ["SEARCH UNSEEN"]),
+        ('SUBJECT "a \\"b\\""', ['SEARCH SUBJECT "a \\"b\\""']),
+        ('SUBJECT "ü"', ["SEARCH CHARSET UTF-8 ", "SUBJECT ", Literal("ü")]),
+        ('SUBJECT "ü" FROM "x"', ["SEARCH CHARSET UTF-8 ", "SUBJECT ", Literal("ü"), " FROM ", '"x"']),
+        ('TEXT "ü" TEXT "ö"', ["SEARCH CHARSET UTF-8 ", "TEXT ", Literal("ü"), " TEXT ", Literal("ö")]),
+        ('TEXT "a \\"ü\\" b"', ["SEARCH CHARSET UTF-8 ", "TEXT ", Literal('a "ü" b')]),
+        ('TEXT "\\"ü\\""', ["SEARCH CHARSET UTF-8 ", "TEXT ", Literal('"ü"')]),
+        ('TEXT "ü\\\\"', ["SEARCH CHARSET UTF-8 ", "TEXT ", Literal("ü\\")]),
+    ],
+)
+def test_a_search_for_what_is_not_ascii_has_it_as_a_literal(keys: str, parts: list[str]) -> None:
+    found = [part for part in search_command(keys, counted=False, utf8=False) if part]
+    merged = ["".join(run) if not literal else next(run) for literal, run in itertools.groupby(found, is_literal)]
+    expected = ["".join(run) if not literal else next(run) for literal, run in itertools.groupby(parts, is_literal)]
+    assert merged == expected
+    assert list(map(is_literal, merged)) == list(map(is_literal, expected))
+
+
+def is_literal(part: str) -> bool:
+    return isinstance(part, Literal)
+
+
+@pytest.mark.parametrize("keys", ["", " ", "SUBJECT {3}", "SUBJECT {3+}", "BODY {99999}", "a\rb", "a\nb"], ids=ascii)
+def test_a_search_cannot_bring_a_literal_or_a_line_of_its_own(keys: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(ImapOptions, {"host": "mx.example.org", "search": keys})
+    assert caught.value.option == "search"
+
+
+# ManageSieve.
+
+
+@pytest.mark.parametrize(
+    ("line", "tokens"),
+    [
+        ("OK", ("OK",)),
+        ('OK "Logged in."', ("OK", "Logged in.")),
+        ('"STARTTLS"', ("STARTTLS",)),
+        ('"SASL" "PLAIN LOGIN"', ("SASL", "PLAIN LOGIN")),
+        ('"SASL" ""', ("SASL", "")),
+        (r'"a \"b\" \\" ACTIVE', ('a "b" \\', "ACTIVE")),
+        ('NO (QUOTA/MAXSIZE) "large"', ("NO", "(QUOTA/MAXSIZE)", "large")),
+        ('OK (SASL "cnNwYXV0aA==")', ("OK", '(SASL "cnNwYXV0aA==")')),
+        ('OK (TAG "a ) b") "x"', ("OK", '(TAG "a ) b")', "x")),
+        ("", ()),
+        ('  "x"  ', ("x",)),
+    ],
+)
+def test_the_tokens_of_sieve_are_texts_and_words(line: str, tokens: tuple[str, ...]) -> None:
+    found = sieve.parse_tokens([line])
+    assert found == tokens
+    for token in found:
+        assert isinstance(token, sieve.Word) is (f'"{token}"' not in line and '"b' not in token)
+
+
+def test_pieces_of_sieve_with_a_literal_between_them_are_one_line() -> None:
+    assert sieve.parse_tokens(["NO ", '"line 1: error"', ""]) == ("NO", "line 1: error")
+
+
+@pytest.mark.parametrize("line", ['"', '"a', '"a\\"', "OK (a", "OK )", 'OK ("a)', 'OK "a" "'])
+def test_what_is_no_line_of_sieve_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match="does not end"):
+        sieve.parse_tokens([line])
+
+
+# The time of a message.
+
+
+def ago(seconds: int) -> str:
+    return format_datetime(datetime.now(timezone.utc) - timedelta(seconds=seconds))
+
+
+def age_of(*header: str) -> int | None:
+    return mailtime.age_of_message(list(header))
+
+
+def test_a_message_is_as_old_as_its_topmost_received_field_says() -> None:
+    ours, theirs = f"Received: from a by b; {ago(60)}", f"Received: from x by a; {ago(6000)}"
+    date = f"Date: {ago(90000)}"
+    assert age_of(ours, theirs, date) in (60, 61)
+    assert age_of(date, "Subject: x", ours.upper(), theirs) in (60, 61)
+    assert age_of("Received: from a by b", " (with x;", f" y) id 1; {ago(60)}", date) in (60, 61)
+    assert age_of("Subject: a", " Received: folded", date, ours) in (60, 61)
+    assert age_of("Received: from a by b", "\tid 1;", f"\t{ago(60)}", date) in (60, 61), "a tabulator folds, too"
+
+
+def test_without_a_usable_received_field_the_date_counts() -> None:
+    date = f"Date: {ago(600)}"
+    assert age_of(date) in (600, 601)
+    assert age_of("Received: from a by b", date) in (600, 601)
+    assert age_of("Received: from a by b; Monday", date) in (600, 601)
+    assert age_of(f"DATE : {ago(600)}") in (600, 601)
+
+
+def test_a_message_without_a_time_has_no_age() -> None:
+    assert age_of() is None
+    assert age_of("Subject: x", f"X-Date: {ago(1)}", f"Delivery-Date: {ago(1)}") is None
+    assert age_of("Date:", "Received:", "Received: ;") is None
+    assert age_of("", f"Date: {ago(1)}") is None, "that is the body"
+    assert age_of(f" {ago(1)}", "no field at all") is None
+
+
+def test_a_message_from_tomorrow_is_new() -> None:
+    assert age_of(f"Date: {ago(-86400)}") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("Fri, 21 Nov 1997 09:55:06 -0600", "1997-11-21T15:55:06+00:00"),  # RFC 5322 A.1.1
+        ("21 Nov 97 09:55:06 GMT", "1997-11-21T09:55:06+00:00"),  # RFC 5322 A.6.2
+        ("Thu, 13 Feb 1969 23:32 -0330 (Newfoundland Time)", "1969-02-14T03:02:00+00:00"),
+        ("Fri, 21 Nov 1997 09:55:06 -0000", "1997-11-21T09:55:06+00:00"),
+        ("Fri, 21 Nov 1997 09:55:06", "1997-11-21T09:55:06+00:00"),
+        *((text, None) for text in ("", " ", "now", "1997-11-21", "32 Nov 1997 00:00:00 +0000")),
+        *((text, None) for text in ("21 Nov 1997 25:00:00 +0000", "21 Nov 99999 00:00:00 +0000", "\0", "1" * 5000)),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_date_is_read_or_there_is_none(text: str, moment: str | None) -> None:
+    found = mailtime.parse_date(text)
+    assert (found and found.astimezone(timezone.utc).isoformat()) == moment
+
+
+@pytest.mark.parametrize("text", ["Fri, 21 Nov 1997 09(comment):   55  :  06 -0600", "Fri, 21 Nov 1997", "1 1 1 1 1"])
+def test_a_date_that_only_some_pythons_read_makes_no_exception(text: str) -> None:
+    mailtime.parse_date(text)
 
 
 # Texts.

@@ -1,4 +1,4 @@
-"""Where secrets come from, that they stay secret, and that they open mailboxes: by every mechanism, in every protocol."""
+"""Where secrets come from, that they stay secret, and that they open mailboxes by every mechanism of every protocol."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from .test_mailbox_servers import Client
 PROTOCOLS = ("pop3", "imap", "sieve")
 protocols = pytest.mark.parametrize("protocol", PROTOCOLS)
 
-PASSWORD_VARIABLE = "MAILPROBE_PASSWORD"  # noqa: S105
+PASSWORD_VARIABLE = "MAILPROBE_PASSWORD"
 
 
 def check(
@@ -102,7 +102,7 @@ def sources(tmp_path: Path) -> Path:
         "crlf": f"{password}\r\n",
         "with blank/pass word": f"{password}\n",
         "credentials/mail": password,
-        "options.ini": f"[other]\npassword = wrong\nnosuch = 1\n\n; the one that is meant\n[mail]\npassword = {password}\n"
+        "options.ini": f"[other]\npassword = wrong\nnosuch = 1\n\n; this one is meant\n[mail]\npassword = {password}\n"
         f"[check_mail_pop3]\npassword={password}\n[file]\npassword-file = {tmp_path}/with blank/pass word\n",
     }.items():
         (tmp_path / name).write_bytes(text.encode())
@@ -199,18 +199,10 @@ def server() -> Iterator[Scripted]:
         yield scripted
 
 
-def refused(
-    server: Scripted, option: str, *arguments: object, env: dict[str, str] | None = None, wait: float | None = None
-) -> Outcome:
-    """Run the check with a login, and hold the outcome to all that bad input must come to; `wait` is for a source."""
-    where = ("-H", "127.0.0.1", "-p", server.port, "-t", 3, "--allow-plaintext-login", *arguments)
-    if wait is None:
-        outcome = running.check("pop3", *where, env=env)
-    else:
-        code = (
-            f"import nagios_checks.credentials as c; c.WAIT_SECONDS = {wait}; from nagios_checks.pop3 import *; main()"
-        )
-        outcome = run([sys.executable, "-c", code, *map(str, where)], env)
+def refused(server: Scripted, option: str, *arguments: object, env: dict[str, str] | None = None) -> Outcome:
+    """Run the check, and hold the outcome to all that bad input must come to."""
+    where = ("-H", "127.0.0.1", "-p", server.port, "-t", 1, "--allow-plaintext-login", *arguments)
+    outcome = running.check("pop3", *where, env=env)
     assert outcome.code == 3, outcome.output
     assert outcome.errors == ""
     assert outcome.output.startswith(f"POP3 UNKNOWN - {option}: ")
@@ -294,7 +286,7 @@ def test_a_pipe_whose_writer_says_nothing_does_not_hold_us_up_for_long(server: S
     os.mkfifo(tmp_path / "pipe")
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
     try:
-        outcome = refused(server, "--password-file", *LOGIN, "--password-file", tmp_path / "pipe", wait=0.5)
+        outcome = refused(server, "--password-file", *LOGIN, "--password-file", tmp_path / "pipe")
     finally:
         os.close(writer)
     assert outcome.seconds < 3
@@ -337,17 +329,15 @@ def test_of_a_command_that_fails_nothing_that_it_printed_is_shown(server: Script
     assert f"'{script}' ended with exit code 3" in outcome.output
 
 
-@pytest.mark.parametrize("command", ["sleep 60", "sh -c 'echo x; sleep 60'", "sh -c 'sleep 8 & exec sleep 8'", "yes"])
+@pytest.mark.parametrize("command", ["sleep 60", "sh -c 'echo x; sleep 60'", "sh -c 'sleep 8 & exec sleep 8'"])
 def test_a_command_that_does_not_end_is_ended(server: Scripted, command: str) -> None:
-    outcome = refused(server, "--password-command", *LOGIN, "--password-command", command, wait=0.3)
+    outcome = refused(server, "--password-command", *LOGIN, "--password-command", command)
     assert f"{command.partition(' ')[0]}" in outcome.output
     assert outcome.seconds < 3
 
 
 def test_a_command_that_prints_without_end_does_not_fill_the_memory(server: Scripted) -> None:
-    command = ("--password-command", "head -c 300000000 /dev/zero")
-    outcome = running.check("pop3", "-H", "127.0.0.1", "-p", server.port, "--allow-plaintext-login", *LOGIN, *command)
-    assert outcome.code == 3
+    outcome = refused(server, "--password-command", *LOGIN, "--password-command", "yes")
     assert outcome.peak_mib < 96
 
 
@@ -372,9 +362,7 @@ def test_a_credential_without_its_directory_is_refused(server: Scripted, directo
     ("one", "other"), list(itertools.combinations(["--password-file", "--password-env", "--password-command"], 2))
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_two_sources_of_one_secret_contradict_each_other(
-    server: Scripted, one: str, other: str, turned: bool
-) -> None:
+def test_two_sources_of_one_secret_contradict_each_other(server: Scripted, one: str, other: str, turned: bool) -> None:
     given = ((one, "x"), (other, "x"))
     arguments = itertools.chain.from_iterable(reversed(given) if turned else given)
     outcome = refused(server, other, *LOGIN, *arguments)
@@ -430,7 +418,9 @@ def ini_refused(server: Scripted, tmp_path: Path, text: str | bytes, option: str
 def test_one_letter_keys_and_flags_are_options(dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path) -> None:
     (tmp_path / "ini").write_text(
         f"[x]\n  H = {STRICT}\np={dovecot.pop3}\nt =7\n4 =\nv\t=\n# a comment\n;another\nw = time=9\nc = 8\njson =\n"
-        f"tls = starttls\nca-file = {ca.pem_path}\n\nusername = {AWKWARD_USER.name}\npassword = {AWKWARD_USER.password}\n"
+        f"tls = starttls\nca-file = {ca.pem_path}\n\n"
+        f"username = {AWKWARD_USER.name}\npassword = {AWKWARD_USER.password}\n",
+        encoding="utf-8",
     )
     outcome = running.check("pop3", f"--extra-opts=x@{tmp_path}/ini")
     found = report(outcome)
@@ -438,7 +428,9 @@ def test_one_letter_keys_and_flags_are_options(dovecot: Dovecot, ca: Certificate
     assert any(re.fullmatch("time=.*s;9;8;0;7", datum) for datum in found["perfdata"])
 
 
-@pytest.mark.parametrize("line", ["w = -5:100", "w = -5:", "w = ~:100", "w = @-5:-1", "warning = -5:100", "w = time=-5:"])
+@pytest.mark.parametrize(
+    "line", ["w = -5:100", "w = -5:", "w = ~:100", "w = @-5:-1", "warning = -5:100", "w = time=-5:"]
+)
 def test_the_value_of_a_key_may_begin_with_anything(server: Scripted, tmp_path: Path, line: str) -> None:
     (tmp_path / "ini").write_text(f"[x]\n{line}\n")
     outcome = running.check("pop3", "-H", "127.0.0.1", "-p", server.port, f"--extra-opts=x@{tmp_path}/ini")
@@ -448,9 +440,10 @@ def test_the_value_of_a_key_may_begin_with_anything(server: Scripted, tmp_path: 
 def test_a_repeated_key_is_an_option_given_more_than_once(
     dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
-    text = f"[x]\nfolder = INBOX\nfolder = Entwürfe/日本\nusername = {READER}\npassword = {PASSWORD}\n[y]\nfolder = Empty\n"
+    text = f"[x]\nfolder = INBOX\nfolder = Entwürfe/日本\npassword = {PASSWORD}\n[y]\nfolder = Empty\n"
     (tmp_path / "ini").write_text(text, encoding="utf-8")
-    found = report(check("imap", dovecot, *starttls(ca), f"--extra-opts=x@{tmp_path}/ini", "--json"))
+    options = (*starttls(ca), "--username", READER, f"--extra-opts=x@{tmp_path}/ini", "--json")
+    found = report(check("imap", dovecot, *options))
     assert [folder["folder"] for folder in found["facts"]["folders"]] == ["INBOX", "Entwürfe/日本"]
 
 
@@ -866,9 +859,7 @@ def test_an_account_that_lets_nobody_in_has_its_state_its_code_and_the_servers_w
 
 
 @protocols
-def test_a_login_that_works_and_must_not_is_critical(
-    dovecot: Dovecot, ca: CertificateAuthority, protocol: str
-) -> None:
+def test_a_login_that_works_and_must_not_is_critical(dovecot: Dovecot, ca: CertificateAuthority, protocol: str) -> None:
     outcome = check(protocol, dovecot, *starttls(ca), *named(USER.name), "--expect-login-refused", "-vv")
     assert outcome.code == 2
     assert f": the login of {USER.name} was accepted [login-not-refused] | " in outcome.first_line
@@ -885,7 +876,9 @@ def test_no_password_is_sent_where_the_server_forbids_it(dovecot: Dovecot, proto
     start = len(dovecot.log())
     outcome = check(protocol, dovecot, *named(USER.name, mechanism), "--allow-plaintext-login", "--json")
     found = report(outcome, "critical", "mechanism-not-offered")
-    assert not [line for line in found["transcript"] if re.match(r" -> .*\b(AUTH|AUTHENTICATE|LOGIN|USER|PASS)\b", line)]
+    assert not [
+        line for line in found["transcript"] if re.match(r" -> .*\b(AUTH|AUTHENTICATE|LOGIN|USER|PASS)\b", line)
+    ]
     assert "auth failed" not in dovecot.log()[start:]
     assert ("LOGINDISABLED" in found["facts"]["capabilities"]) is (protocol == "imap")
 
@@ -945,9 +938,7 @@ def test_no_password_is_sent_where_the_certificate_is_bad(
 
 
 @pytest.mark.parametrize(("protocol", "mode"), MODES)
-def test_any_certificate_is_accepted_when_none_is_to_be_validated(
-    dovecot: Dovecot, protocol: str, mode: str
-) -> None:
+def test_any_certificate_is_accepted_when_none_is_to_be_validated(dovecot: Dovecot, protocol: str, mode: str) -> None:
     service = f"{protocol}s" if mode == "implicit" else protocol
     options = ("--tls", mode, "--no-validate-certs", "--tls-server-name", "other.example", *named(USER.name))
     found = report(check(protocol, dovecot, *options, "--json", service=service))

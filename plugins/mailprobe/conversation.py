@@ -37,7 +37,9 @@ FAREWELL_GRACE = 0.5
 MAX_REPLY_LINES = 1000
 # There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
 RATE_WORDS = re.compile(
-    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit", re.IGNORECASE
+    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit"
+    r"|maximum number of connections",
+    re.IGNORECASE,
 )
 # Challenges as SMTP, POP3, IMAP and ManageSieve write them.
 CHALLENGE = re.compile(r'(?<=^334 ).+|(?<=^\+ ).+|(?<=^").+(?="$)|(?<=\(SASL ")[^"]+(?=")', re.DOTALL)

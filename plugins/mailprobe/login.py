@@ -65,6 +65,9 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
         raise Unfinished(Code.MECHANISM_NOT_OFFERED, f"the server offers login by {offered}, not by {wanted}")
     facts.mechanism = mechanism
     known = MECHANISMS[mechanism]
+    if known.needs == "binding" and login.binding is None:
+        words = f"{mechanism} cannot be bound to this connection; Python can up to TLS 1.2 only"
+        raise Unfinished(Code.MECHANISM_UNAVAILABLE, words)
     if mechanism in own:
         own[mechanism](login)
     elif known.exchange is not None:

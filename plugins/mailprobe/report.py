@@ -169,8 +169,8 @@ HINTS: Mapping[Code, str] = {
     Code.AUTH_NOT_OFFERED: "The server offers no login here. Is this the submission port, and is login allowed in this"
     " TLS mode?",
     Code.MECHANISM_NOT_OFFERED: "The server offers login, but by none of the mechanisms wanted (mechanism).",
-    Code.MECHANISM_UNAVAILABLE: "The probe cannot compute this mechanism: its Python lacks a hash (FIPS mode), or name"
-    " or password have characters that the mechanism does not allow (RFC 4013).",
+    Code.MECHANISM_UNAVAILABLE: "The probe cannot compute this mechanism: its Python lacks a hash (FIPS mode) or the"
+    " channel binding, or name or password have characters that the mechanism does not allow (RFC 4013).",
     Code.AUTH_REJECTED: "Wrong user name or password, or the account is closed. The probe tries once only, so that it"
     " locks nobody out.",
     Code.AUTH_DEFERRED: "The server could not check the password for now: look at its account database (LDAP, SQL,"
