@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         if colon:
             # Names only: behind an option that we do not have there may be a password, as check_smtp takes it.
             # The first word only, and of that the name: what follows may be anything.
-            found = re.match(r"--[A-Za-z0-9-]*|-[A-Za-z0-9]", unknown)
+            found = re.match(r"--[\w-]*|-\w", unknown)
             message = f"{found[0] if found else printable(unknown, limit=80)}: there is no such option; see --help"
         raise Misuse(message.removeprefix("argument "))
 

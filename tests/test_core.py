@@ -1063,3 +1063,15 @@ def test_the_sources_of_the_core_are_ascii_but_for_what_people_read() -> None:
     for path in sorted(Path(CORE).glob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert not [c for c in text if unicodedata.category(c) in ACTIVE and c != "\n"], path.name
+
+
+def test_a_secret_that_looks_like_a_reply_code_is_blotted_out_like_any_other() -> None:
+    blot = Blotter(["345-hunter2-secret"])
+    assert blot("535 5.7.8 wrong password 345-hunter2-secret") == "535 5.7.8 wrong password ***"
+    assert blot("<-  535-345-hunter2-\n<-  535 secret") == "<-  535-***"
+
+
+def test_a_secret_that_is_spread_over_the_words_of_a_fact_is_blotted_out() -> None:
+    report = Report("smtp", "host", 25, SmtpFacts(capabilities=["SIZE 1", "correct horse", "battery", "HELP"]))
+    report.clean(Blotter(["correct horse battery"]))
+    assert report.facts.capabilities == ["SIZE 1", "***", "HELP"]

@@ -6,11 +6,10 @@ the network does ends as a `Problem` in the report, never as an exception; `Usag
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,11 +21,12 @@ from .options import LoginOptions
 from .report import CERTIFICATE_CODES, Code, Problem, Report, Severity, Stage, Unfinished
 from .stream import MAX_LINE, MAX_SAID, Stream
 from .text import BLOT, Blotter, decoded, printable
+from .words import RATE_WORDS, TROUBLE_WORDS, guess_protocol, without_challenge
 
 # A transcript is for people: what is longer is cut there (not for the parser).
 MAX_SHOWN = 500
-# The same for the lines of one reply.
-MAX_SHOWN_LINES = 1000
+# The same for all that a server says; a sane conversation has 5 KiB.
+MAX_TRANSCRIPT = 128 * 1024
 # Server's words inside a finding: the status line of a pager or a ticket has to hold them.
 MAX_WORDS = 200
 # The farewell must not cost the verdict, nor the rest of the time limit.
@@ -35,14 +35,6 @@ FAREWELL_SECONDS = 1.0
 FAREWELL_GRACE = 0.5
 # The lines of one reply. 200 EHLO lines are legal; nothing needs more than these.
 MAX_REPLY_LINES = 1000
-# There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
-RATE_WORDS = re.compile(
-    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit"
-    r"|maximum number of connections",
-    re.IGNORECASE,
-)
-# Challenges as SMTP, POP3, IMAP and ManageSieve write them.
-CHALLENGE = re.compile(r'(?<=^334 ).+|(?<=^\+ ).+|(?<=^").+(?="$)|(?<=\(SASL ")[^"]+(?=")', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,8 @@ class Conversation(ABC):
         """The server's certificate, once there is TLS."""
         self._deadline = deadline
         self._context = context
-        self._blot = Blotter(options.secrets)
+        self.secrets = set(options.secrets)
+        self._blot = Blotter(self.secrets)
         self._connected: Stream | None = None
         self._shown = 0
         self._stage = Stage.CONNECT
@@ -112,6 +105,14 @@ class Conversation(ABC):
         looks = f", this looks like {guess}" if guess else ""
         name = self.report.protocol.upper()
         return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {self.quoted(line)}")
+
+    def usual_refusal(self, refusals: Mapping[Stage, Code], said: str) -> Code:
+        """What a refusal is called at this stage, when the server gives no code for it.
+
+        Of a login it counts as one of the password, unless the words `said` are about something else.
+        """
+        code = refusals.get(self._stage, Code.UNEXPECTED_REPLY)
+        return Code.AUTH_FAILED if code is Code.AUTH_REJECTED and TROUBLE_WORDS.search(said[:MAX_WORDS]) else code
 
     def refused(self, said: str, code: Code, severity: Severity = Severity.FAILURE, limits: bool = True) -> Unfinished:
         """The finding for a refusal in the server's words; if `limits`, those of a rate limit make it one for now."""
@@ -200,6 +201,11 @@ class Conversation(ABC):
         if self._connected is None:
             raise RuntimeError("not connected")
         return self._connected
+
+    def keep_secret(self, text: str) -> None:
+        """Blot out from now on what was said in a login, too: with a digest, anybody can try passwords on his own."""
+        self.secrets.add(text)
+        self._blot = Blotter(self.secrets)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -291,7 +297,6 @@ class Conversation(ABC):
             self._show(" ~> " if self.encrypted else " -> ", line)
         self.our_turn = False
         self._stream.max_line = MAX_LINE
-        self._shown = 0
         self._stream.send(data)
 
     def hear(self, shown: bool = True) -> str:
@@ -322,13 +327,12 @@ class Conversation(ABC):
         self._stream.max_line = MAX_SAID
 
     def _show_heard(self, line: str) -> None:
-        self._shown += 1
-        if self._shown > MAX_SHOWN_LINES:
-            return
-        if self._shown == MAX_SHOWN_LINES:
-            self.note("what the server says further to this command is left out")
-            return
-        self._show("<~  " if self.encrypted else "<-  ", CHALLENGE.sub(BLOT, line) if self.guarded else line)
+        line = line[: MAX_SHOWN * 2]  # more than is shown, so that a secret at the cut is seen as one
+        self._shown += len(line)
+        if self._shown < MAX_TRANSCRIPT:
+            self._show("<~  " if self.encrypted else "<-  ", without_challenge(line) if self.guarded else line)
+        elif self._shown - len(line) < MAX_TRANSCRIPT:
+            self.note("the server says more than goes into a transcript")
 
     def _show(self, mark: str, line: str) -> None:
         self.report.transcript.append(mark + printable(self._blot(line), limit=MAX_SHOWN))
@@ -344,7 +348,9 @@ class Conversation(ABC):
         """Make sure that the server is silent before we speak: replies are strictly paired with commands."""
         alive = self._stream.peek()
         while waiting := self._stream.waiting:
-            line = self.hear() if b"\n" in waiting else decoded(waiting)
+            # Of a line that the protocol allows at any time, the rest is waited for.
+            whole = b"\n" in waiting or self.heed(decoded(waiting))
+            line = self.hear() if whole else decoded(waiting)
             if not self.heed(line):
                 self.our_turn = False
                 raise self.interrupted(line)
@@ -397,27 +403,6 @@ class Conversation(ABC):
             raise Unfinished(Code.TLS_HANDSHAKE_FAILED, f"TLS handshake failed: {tls.reason(error)}{spoke}") from error
 
 
-GREETINGS = (
-    ("* OK", "IMAP"),
-    ("* PREAUTH", "IMAP"),
-    ("* BYE", "IMAP"),
-    ("220", "SMTP or FTP"),
-    ("+OK", "POP3"),
-    ("-ERR", "POP3"),
-    ('"IMPLEMENTATION"', "ManageSieve"),
-    ("SSH-", "SSH"),
-    ("HTTP/", "HTTP"),
-    ("<!DOCTYPE", "HTTP"),
-    ("\\x16\\x03", "TLS from the first byte"),
-    ("\\x15\\x03", "TLS from the first byte"),
-)
-
-
-def guess_protocol(line: str) -> str | None:
-    """What a greeting looks like, None when it is like nothing we know."""
-    return next((name for start, name in GREETINGS if line.startswith(start)), None)
-
-
 C = TypeVar("C", bound=Conversation)
 
 
@@ -432,6 +417,7 @@ def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Cal
     deadline = Deadline(options.timeout)
     with dialect(report, options, deadline, context) as conversation:
         talk(conversation)
+    secrets = conversation.secrets
     if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and deadline.left() > 0:
         report.transcript.append("=== a second connection, without verification, to read the certificate")
         with dialect(report, options, deadline, tls.context(options, verify=False), inspecting=True) as conversation:
@@ -441,4 +427,4 @@ def hold(dialect: type[C], report: Report[Any], options: LoginOptions, talk: Cal
     if conversation.peer is not None:
         report.certificate = tls.certificate(conversation.peer, report.notes)
     # Last, so that nothing that a server says, be it in a certificate, can carry a secret out of here.
-    report.clean(Blotter(options.secrets))
+    report.clean(Blotter(conversation.secrets | secrets))

@@ -226,7 +226,12 @@ def _read_status(imap: Imap, reply: Reply, folder: Folder, on_the_wire: str) -> 
             continue
         if decode_folder(tokens[0]) != decode_folder(on_the_wire) and not _is_inbox(tokens[0], on_the_wire):
             continue
-        pairs = dict(zip((str(token).upper() for token in tokens[1][::2]), map(number, tokens[1][1::2])))
+        names = [str(token).upper() for token in tokens[1][::2]]
+        if folder.messages is not None or len(set(names)) < len(names):
+            imap.problem(Code.MALFORMED_REPLY, f"{imap.awaited} tells the same twice")
+            folder.messages = None
+            return False
+        pairs = dict(zip(names, map(number, tokens[1][1::2])))
         folder.messages, folder.unseen = pairs.get("MESSAGES"), pairs.get("UNSEEN")
         folder.recent, folder.mailbox_bytes = pairs.get("RECENT"), pairs.get("SIZE")
     if folder.messages is None:
@@ -248,8 +253,10 @@ def _read_ages(imap: Imap, folder: Folder) -> None:
     if not _fine(imap, reply):
         return
     ages = [age(moment) for tokens in reply.all("FETCH") if (moment := _internal_date(tokens)) is not None]
-    if ages:
+    if len(ages) == (messages if wanted == "1:*" else 2):
         folder.oldest_age, folder.newest_age = max(ages), min(ages)
+    else:  # of half of the dates, the oldest is not the oldest
+        imap.remark(f"the server did not tell when each message in {folder.folder} came")
 
 
 def _internal_date(tokens: tuple[Token, ...]) -> datetime | None:
@@ -268,16 +275,27 @@ def _search(imap: Imap, keys: str, utf8: bool, folder: Folder) -> None:
     if not _fine(imap, reply):
         return
     if counted:
-        # RFC 9051 7.3.4: (TAG "a1") UID? COUNT 5
-        found = [tokens for tokens in reply.all("ESEARCH") if "COUNT" in map(str, tokens)]
-        hits = number(found[0][[*map(str, found[0])].index("COUNT") + 1]) if found else None
+        hits = next((_count(tokens) for tokens in reply.all("ESEARCH") if _is_ours(tokens, reply.status.tag)), None)
     else:
         lists = list(reply.all("SEARCH"))
-        numbers = {number(token) for tokens in lists for token in tokens}
+        # A list among the numbers is an extension's: (MODSEQ 917), RFC 7162 3.1.5.
+        numbers = {number(token) for tokens in lists for token in tokens if not isinstance(token, list)}
         hits = len(numbers) if lists and None not in numbers else None
     if hits is None:
         imap.problem(Code.MALFORMED_REPLY, "the reply to SEARCH does not tell what was found")
     folder.search_hits = hits
+
+
+def _is_ours(tokens: tuple[Token, ...], tag: str) -> bool:
+    """Whether an ESEARCH response (RFC 9051 7.3.4) is about our command, if it names one: (TAG "a1") COUNT 5."""
+    about = tokens[0] if tokens and isinstance(tokens[0], list) else []
+    return len(about) < 2 or about[1] == tag
+
+
+def _count(tokens: tuple[Token, ...]) -> int | None:
+    words = [str(token).upper() for token in tokens]
+    place = words.index("COUNT") + 1 if "COUNT" in words else len(words)
+    return number(tokens[place]) if place < len(tokens) else None
 
 
 def search_command(keys: str, counted: bool, utf8: bool) -> list[str]:
@@ -305,11 +323,14 @@ def _ask_quota(imap: Imap, mailbox: str, facts: ImapFacts) -> None:
     percents: dict[str, list[float]] = {"STORAGE": [], "MESSAGE": []}
     for tokens in reply.all("QUOTA"):
         resources = tokens[1] if len(tokens) > 1 and isinstance(tokens[1], list) else []
-        for resource, used, limit in zip(resources[::3], map(number, resources[1::3]), map(number, resources[2::3])):
+        for place in range(0, len(resources), 3):
+            resource, *numbers = resources[place : place + 3]
+            if str(resource).upper() not in percents:
+                continue
+            used, limit = (*map(number, numbers), None, None)[:2]
             if used is None or limit is None:
                 imap.problem(Code.MALFORMED_REPLY, f"the quota of {resource} is told in no numbers")
-                return
-            if str(resource).upper() in percents and limit:
+            elif limit:
                 percents[str(resource).upper()].append(round(100 * used / limit, 2))
     facts.quota_storage_percent = max(percents["STORAGE"], default=None)
     facts.quota_messages_percent = max(percents["MESSAGE"], default=None)

@@ -6,18 +6,20 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Union
 
 from .conversation import Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
 from .stream import MAX_LITERAL, MAX_LITERALS
-from .text import printable
 
 if TYPE_CHECKING:
     from .imap import ImapOptions
 
 # Untagged responses to one command: FETCH gives one for each message, see imap.MAX_FETCHED.
 MAX_RESPONSES = 10_000
+# Alerts and their kin that go into a report.
+MAX_TOLD = 10
 # Parentheses within parentheses: BODYSTRUCTURE, which we never ask for, needs most.
 MAX_DEPTH = 20
 
@@ -104,6 +106,10 @@ class Imap(Conversation):
     options: ImapOptions
     _tag = 0
 
+    @cached_property
+    def _told(self) -> set[str]:
+        return set()
+
     @property
     def capabilities(self) -> list[str]:
         """What the server offers, in upper case; from CAPABILITY or any response that mentions it."""
@@ -173,7 +179,8 @@ class Imap(Conversation):
         """One response with its literals. Raises `Unfinished` for what is none."""
         pieces: list[str] = []
         line = self.hear()
-        while announced := re.search(r"~?\{([0-9]+)\}$", line):
+        # The words of a status response are for people, whatever they end with.
+        while not _STATUS_LINE.match(line) and (announced := re.search(r"~?\{([0-9]+)\}$", line)):
             if len(pieces) > MAX_LITERALS:
                 raise self.endless(len(pieces))
             if len(announced[1]) > 9 or int(announced[1]) > MAX_LITERAL:
@@ -200,19 +207,25 @@ class Imap(Conversation):
         elif response.response_code == "ALERT" and (response.tag == "*" or response.kind == "OK"):
             # An alert from before TLS may be anybody's, and is an old way to trick people (NO STARTTLS, 2021).
             words = f"the server has an alert: {self.quoted(response.text)}"
-            told = any(problem.message == printable(words) for problem in self.report.problems)
-            if not told and (self.encrypted or self.options.tls == "none"):
-                self.problem(Code.ALERT, words, Severity.FLAW)
+            if self.encrypted or self.options.tls == "none":
+                self._tell_once(Code.ALERT, words)
         elif response.response_code == "OVERQUOTA" and response.tag == "*":
-            self.problem(Code.QUOTA_EXCEEDED, f"the server says: {self.quoted(response.text)}", Severity.FLAW)
+            self._tell_once(Code.QUOTA_EXCEEDED, f"the server says: {self.quoted(response.text)}")
+
+    def _tell_once(self, code: Code, words: str) -> None:
+        """Note a flaw that the server mentions by the way; some mention it with every reply."""
+        if words not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(words)
+            self.problem(code, words, Severity.FLAW)
 
     def refusal(self, response: Response) -> Unfinished:
         """The finding for a response that is not OK."""
         if response.kind not in ("NO", "BAD", "BYE"):
             return self.unexpected(str(response))
-        usual = REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY)
-        if usual is Code.AUTH_REJECTED and response.kind != "NO":
-            usual = Code.AUTH_FAILED  # BAD is about the command, not about the password
+        usual = self.usual_refusal(REFUSALS, response.text)
+        other_code = response.response_code not in (None, "ALERT", "CONTACTADMIN")
+        if usual is Code.AUTH_REJECTED and (response.kind != "NO" or other_code):
+            usual = Code.AUTH_FAILED  # BAD is about the command, and a code that we do not know about something else
         code, severity = RESPONSE_CODES.get(response.response_code or "", (usual, Severity.FAILURE))
         return self.refused(str(response), code, severity, limits=response.response_code is None)
 
@@ -229,9 +242,11 @@ class Imap(Conversation):
 
     def interrupted(self, line: str) -> Unfinished:
         """BYE explains an end."""
-        if line.upper().startswith("* BYE"):
-            return self._ended(parse_response([line]))
-        return super().interrupted(line)
+        try:
+            response = parse_response([line])
+        except ValueError:
+            return super().interrupted(line)
+        return self._ended(response) if response.kind == "BYE" else super().interrupted(line)
 
     def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
         """AUTHENTICATE (RFC 9051 6.2.2), with the initial response where the server has SASL-IR (RFC 4959)."""
@@ -272,6 +287,7 @@ class Imap(Conversation):
 # Pure helpers.
 
 _STATUS = ("OK", "NO", "BAD", "PREAUTH", "BYE")
+_STATUS_LINE = re.compile(rf"\S+ ({'|'.join(_STATUS)})\b", re.IGNORECASE)
 
 
 def parse_response(pieces: list[str]) -> Response:
@@ -312,8 +328,8 @@ def parse_tokens(pieces: list[str]) -> list[Token]:
         if isinstance(piece, Literal):
             stack[-1].append(str(piece))
             continue
-        position = 0
-        while position < len(piece.rstrip(" ")):
+        position, end = 0, len(piece.rstrip(" "))
+        while position < end:
             found = _TOKEN.match(piece, position)
             if found is None:
                 raise ValueError("a quoted text does not end")

@@ -10,7 +10,7 @@ from typing import Callable
 from .conversation import Conversation, Turn
 from .report import Code, Facts, Stage, Unfinished
 from .sasl import MECHANISMS, Credentials, Exchange, Mechanism, ServerFault, choose
-from .text import decoded, printable
+from .text import decoded
 
 # What a server says of a login that it does not accept for good.
 REFUSED = frozenset({Code.AUTH_REJECTED, Code.ACCOUNT_EXPIRED})
@@ -71,7 +71,7 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
     if mechanism in own:
         own[mechanism](login)
     elif known.exchange is not None:
-        conversation.guarded = mechanism.startswith("SCRAM-")
+        conversation.guarded = known.needs != "token" and not known.blind
         try:
             _exchange(conversation, mechanism, known.exchange(login), known)
         finally:
@@ -87,11 +87,15 @@ def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, kn
     try:
         turn = conversation.begin_login(mechanism, initial)
         while not turn.done:
-            challenge = b"" if known.blind else _challenge(turn)
+            challenge = b"" if known.blind else _challenge(conversation, turn)
             if known.needs == "token":
                 # Of OAuth, a challenge is a refusal that says why, and gives nothing away.
                 conversation.note(f"{mechanism}: {decoded(challenge)}")
-            turn = conversation.continue_login(exchange.send(challenge) or b"")
+            response = exchange.send(challenge) or b""
+            if not known.blind:
+                for text in (decoded(response), decoded(response).rpartition(" ")[2]):  # CRAM-MD5: name and digest
+                    conversation.keep_secret(text)
+            turn = conversation.continue_login(response)
     except StopIteration:
         raise _broken_off(
             conversation, Code.UNEXPECTED_REPLY, f"{mechanism} is complete, but the server asks on"
@@ -101,20 +105,20 @@ def _exchange(conversation: Conversation, mechanism: str, exchange: Exchange, kn
         raise _broken_off(conversation, code, f"{mechanism}: {fault}") from None
     except ValueError as error:
         raise _broken_off(conversation, Code.MECHANISM_UNAVAILABLE, f"{mechanism}: {error}") from None
-    _complete(mechanism, exchange, turn)
+    _complete(conversation, mechanism, exchange, turn)
 
 
-def _challenge(turn: Turn) -> bytes:
+def _challenge(conversation: Conversation, turn: Turn) -> bytes:
     try:
         return b64decode(turn.challenge.strip(), validate=True)
     except binascii.Error:
-        raise ServerFault(f"the challenge is not base64: {printable(turn.challenge, limit=80)}") from None
+        raise ServerFault(f"the challenge is not base64: {conversation.quoted(turn.challenge)}") from None
 
 
-def _complete(mechanism: str, exchange: Exchange, turn: Turn) -> None:
+def _complete(conversation: Conversation, mechanism: str, exchange: Exchange, turn: Turn) -> None:
     """The server is content; are we? It may have accepted before it asked, or without a proof of its own (SCRAM)."""
     try:
-        left = exchange.send(_challenge(turn))
+        left = exchange.send(_challenge(conversation, turn))
     except StopIteration:
         return
     except (ServerFault, ValueError) as fault:

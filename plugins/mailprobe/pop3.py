@@ -79,7 +79,7 @@ def _talk(pop3: Pop3, options: Pop3Options, facts: Pop3Facts) -> None:
 
 def _ask_capabilities(pop3: Pop3, facts: Pop3Facts, timestamp: str) -> None:
     reply = pop3.ask("CAPA")
-    facts.capabilities = pop3.lines() if reply.ok else []
+    facts.capabilities = pop3.lines() if reply.ok and reply.challenge is None else []
     mechanisms = [name.upper() for line in facts.capabilities for name in _parameters(line, "SASL")]
     if timestamp:
         mechanisms.append("APOP")
@@ -107,7 +107,7 @@ def _look_into_the_mailbox(pop3: Pop3, facts: Pop3Facts) -> None:
 
 def _fine(pop3: Pop3, reply: Reply) -> bool:
     """Note a refusal and go on: other things may still be measured."""
-    if reply.ok:
+    if reply.ok and reply.challenge is None:
         return True
     refusal = pop3.refusal(reply)
     pop3.problem(refusal.code, refusal.words, refusal.severity)
@@ -223,7 +223,9 @@ class Pop3(Conversation):
         """The finding for a reply that is not `+OK`."""
         if reply.ok:
             return self.unexpected(str(reply))
-        usual = (REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY), Severity.FAILURE)
+        usual = (self.usual_refusal(REFUSALS, reply.text), Severity.FAILURE)
+        if usual[0] is Code.AUTH_REJECTED and _offers(self.report.facts.capabilities, "AUTH-RESP-CODE"):
+            usual = (Code.AUTH_FAILED, Severity.FAILURE)  # RFC 3206 6: of a wrong password it would say [AUTH]
         code, severity = response_code_meaning(reply.response_code) or usual
         return self.refused(str(reply), code, severity, limits=reply.response_code is None)
 
@@ -235,11 +237,15 @@ class Pop3(Conversation):
             digest = hashlib.md5((timestamp + login.password).encode()).hexdigest()  # noqa: S324  the protocol's choice
         except ValueError as error:
             raise Unfinished(Code.MECHANISM_UNAVAILABLE, f"APOP: {error}") from None
+        self.keep_secret(digest)
         self.require(self.ask(f"APOP {login.username} {digest}", shown=f"APOP {login.username} ***"))
 
     def user_pass(self, login: Credentials) -> None:
         """USER and PASS (RFC 1939 7)."""
-        self.require(self.ask(f"USER {login.username}"))
+        reply = self.ask(f"USER {login.username}")
+        if not reply.ok and reply.response_code is None:
+            raise self.refused(str(reply), Code.AUTH_FAILED)  # there was no password to be judged
+        self.require(reply)
         self.require(self.ask(f"PASS {login.password}", shown="PASS ***"))
 
     def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
@@ -271,7 +277,8 @@ class Pop3(Conversation):
         """QUIT (RFC 1939 6)."""
         reply = self.ask("QUIT")
         if not reply.ok:
-            self.remark(f"QUIT was refused: {self.quoted(str(reply))}")
+            # It may belong to an earlier command, since POP3 has no tags.
+            raise self.unexpected(str(reply), Severity.FLAW)
 
 
 # RFC 2449 4: 255 octets a command, with AUTH, a space and CRLF.

@@ -327,7 +327,7 @@ class Report(Generic[F]):
         left as it is.
         """
         for name in ("facts", "problems", "notes", "tls", "certificate"):
-            setattr(self, name, _through(lambda text: printable(blot(text)), getattr(self, name)))
+            setattr(self, name, _through(blot, getattr(self, name)))
         # Inert line by line already; as one text, because a server may spread a secret over several lines.
         self.transcript = blot("\n".join(self.transcript)).split("\n") if self.transcript else []
 
@@ -353,7 +353,10 @@ def _through(blot: Callable[[str], str], value: Any) -> Any:
     if isinstance(value, Enum):
         return value
     if isinstance(value, str):
-        return blot(value)
+        return printable(blot(value))
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        # As one text, because a server may spread a secret over several of its words.
+        return [printable(item) for item in blot("\n".join(value)).split("\n")] if value else []
     if isinstance(value, list):
         return [_through(blot, item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):

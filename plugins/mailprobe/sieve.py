@@ -119,7 +119,11 @@ def _read_capabilities(sieve: Sieve, facts: SieveFacts) -> None:
     if reply.status != "OK":
         raise sieve.refusal(reply)
     facts.capabilities = [" ".join(map(str, line)) for line in reply.lines]
-    values = {str(line[0]).upper(): str(line[1]) if len(line) > 1 else "" for line in reply.lines}
+    # A word without quotes is no value: some say NIL for an empty list.
+    values = {
+        str(line[0]).upper(): str(line[1]) if len(line) > 1 and not isinstance(line[1], Word) else ""
+        for line in reply.lines
+    }
     if "IMPLEMENTATION" not in values:  # RFC 5804 1.7: it must be there
         raise sieve.malformed(str(reply))
     facts.implementation = values["IMPLEMENTATION"]
@@ -205,7 +209,9 @@ class Sieve(Conversation):
         return reply
 
     def judge(self, reply: Reply) -> bool:
-        """Note a refusal and go on; BYE ends the conversation."""
+        """Note a refusal and go on; BYE ends the conversation, and so do data that nobody asked for."""
+        if reply.lines and not self.awaited.endswith("LISTSCRIPTS"):
+            raise self.unexpected(" ".join(map(" ".join, reply.lines)))
         if reply.status == "OK":
             return True
         refusal = self.refusal(reply)
@@ -233,7 +239,7 @@ class Sieve(Conversation):
             inner = parse_tokens([rest.pop(0)[1:-1]])
             code, argument = (str(inner[0]).upper(), " ".join(inner[1:])) if inner else (None, "")
         self.our_turn = status.upper() != "BYE"
-        words = " ".join(rest).strip().replace("\r\n", " / ").replace("\n", " / ")
+        words = " ".join(rest).strip().replace("\r\n", " ").replace("\n", " ")
         return Reply(tuple(lines), status.upper(), code, argument, words)
 
     def _tokens(self) -> tuple[Token, ...]:
@@ -260,7 +266,9 @@ class Sieve(Conversation):
         """The finding for a reply that is not OK."""
         if reply.status == "OK":
             return self.unexpected(str(reply))
-        usual = REFUSALS.get(self._stage, Code.UNEXPECTED_REPLY)
+        usual = self.usual_refusal(REFUSALS, reply.text)
+        if usual is Code.AUTH_REJECTED and reply.response_code is not None:
+            usual = Code.AUTH_FAILED  # there is none for a wrong password
         if reply.status == "BYE" and self._stage is not Stage.GREETING:
             usual = Code.CONNECTION_CLOSED  # which judges nothing that was asked
         code, severity = RESPONSE_CODES.get((reply.response_code or "").partition("/")[0], (usual, Severity.FAILURE))
@@ -309,8 +317,9 @@ class Sieve(Conversation):
         """LOGOUT (RFC 5804 2.3); some servers say BYE."""
         self.say("LOGOUT")
         reply = self.reply()
-        if reply.status == "NO":
-            self.remark(f"LOGOUT was refused: {self.quoted(str(reply))}")
+        if reply.status == "NO" or reply.lines:
+            # It may belong to an earlier command, since ManageSieve has no tags.
+            raise self.unexpected(str(reply), Severity.FLAW)
 
 
 # Pure helpers.

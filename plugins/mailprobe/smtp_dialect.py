@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .conversation import MAX_REPLY_LINES, Conversation, Turn
 from .report import Code, Severity, Stage, Unfinished
+from .words import TROUBLE_WORDS
 
 if TYPE_CHECKING:
     from .smtp import SmtpOptions
@@ -29,12 +30,10 @@ REFUSALS = {
     Stage.RCPT: (Code.RECIPIENT_DEFERRED, Code.RECIPIENT_REFUSED),
     Stage.DATA: (Code.MESSAGE_DEFERRED, Code.MESSAGE_REFUSED),
 }
+# Credentials invalid, account disabled (RFC 4954 6, RFC 5248 2.4).
+WRONG_PASSWORD = frozenset({"5.7.8", "5.7.13"})
 # Refusals of a login that say nothing about the password (RFC 4954 6, RFC 5321 4.2.2).
 NOT_THE_PASSWORD = {
-    500: Code.AUTH_FAILED,
-    501: Code.AUTH_FAILED,
-    502: Code.AUTH_FAILED,
-    503: Code.AUTH_FAILED,
     504: Code.MECHANISM_NOT_OFFERED,
     530: Code.AUTH_NOT_OFFERED,
     534: Code.MECHANISM_NOT_OFFERED,
@@ -117,8 +116,10 @@ class Smtp(Conversation):
 
     def refusal(self, reply: Reply) -> Unfinished:
         """The finding for a reply that is not the one wanted."""
-        if self._stage is Stage.AUTH and reply.code in NOT_THE_PASSWORD:
-            return self.refused(str(reply), NOT_THE_PASSWORD[reply.code], limits=False)
+        if self._stage is Stage.AUTH and reply.code >= 500:
+            rejected = reply.code == 535 and not TROUBLE_WORDS.search(reply.text[:MAX_MATCHED])
+            usual = Code.AUTH_REJECTED if rejected or reply.enhanced in WRONG_PASSWORD else Code.AUTH_FAILED
+            return self.refused(str(reply), NOT_THE_PASSWORD.get(reply.code, usual), limits=False)
         deferred, refused = REFUSALS.get(self._stage, (Code.UNEXPECTED_REPLY, Code.UNEXPECTED_REPLY))
         if 400 <= reply.code < 500:
             return self.refused(str(reply), Code.BUSY if reply.code == 421 else deferred, Severity.TEMPORARY)
@@ -180,11 +181,9 @@ class Smtp(Conversation):
     def farewell(self) -> None:
         """QUIT (RFC 5321 4.1.1.10)."""
         reply = self.ask("QUIT")
-        if reply.code < 400 and reply.code != 221:
+        if reply.code != 221:
             # It may belong to an earlier command, which then had the reply of the one before, and so on.
             raise self.unexpected(str(reply), Severity.FLAW)
-        if reply.code >= 400:
-            self.remark(f"QUIT was refused: {self.quoted(str(reply))}")
 
 
 # Pure helpers.

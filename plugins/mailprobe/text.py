@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable
 
 # Category Z* beyond the plain space are line and paragraph separators and odd blanks; C* are controls, bidi and
@@ -56,9 +57,9 @@ def decoded(data: bytes) -> str:
 MIN_SECRET = 4
 BLOT = "***"
 
-# What may stand in the middle of a secret that a server sends back over several lines: the line's end, the mark of the
-# transcript, the reply code.
-_GAP = re.compile(r"\s+(?:<[-~]  )?(?:[2-5][0-9]{2}[- ])?")
+# What may stand in the middle of a secret that a server sends back over several lines: blanks, and the mark of the
+# transcript, with the reply code behind it or, where that belongs to the secret, without.
+_GAPS = (re.compile(r"\s*\n<[-~]  |\s+"), re.compile(r"\s*\n<[-~]  (?:[2-5][0-9]{2}[- ])?|\s+"))
 # str.lower() may change the length of a text, and positions have to stay what they are.
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
@@ -81,24 +82,39 @@ class Blotter:
         """`text` with every form of every secret replaced by `***`."""
         if not self._forms:
             return text
-        kept: list[int] = []
-        position = 0
-        for gap in _GAP.finditer(text):
-            kept += range(position, gap.start())
-            position = gap.end()
-        kept += range(position, len(text))
-        condensed = "".join([text[index] for index in kept]).translate(_LOWER)
+        for gap in _GAPS:
+            text = self._without_forms(text, gap)
+        return text
+
+    def _without_forms(self, text: str, gap: re.Pattern[str]) -> str:
+        parts: list[str] = []
+        begins: list[int] = []  # where each part begins in the text
+        offsets: list[int] = []  # and where without the gaps
+        position = length = 0
+        for found in (*gap.finditer(text), None):
+            end = found.start() if found else len(text)
+            begins.append(position)
+            offsets.append(length)
+            parts.append(text[position:end])
+            length += end - position
+            position = found.end() if found else end
+        condensed = "".join(parts).translate(_LOWER)
+
+        def place(index: int) -> int:
+            part = bisect_right(offsets, index) - 1
+            return begins[part] + index - offsets[part]
+
         spans = []
         for form in self._forms:
             start = condensed.find(form)
             while start >= 0:
-                spans.append((kept[start], kept[start + len(form) - 1] + 1))
+                spans.append((place(start), place(start + len(form) - 1) + 1))
                 start = condensed.find(form, start + 1)
         return _without(text, sorted(spans)) if spans else text
 
 
 def _condensed(form: str) -> str:
-    return _GAP.sub("", form).translate(_LOWER)
+    return re.sub(r"\s+", "", form).translate(_LOWER)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:

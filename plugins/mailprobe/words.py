@@ -1,0 +1,52 @@
+"""What the words of servers mean where no code says it; pure functions and patterns, shared by all protocols."""
+
+from __future__ import annotations
+
+import re
+
+from .text import BLOT
+
+# There is no reply code for it; these are the words of Postfix, Exim, Exchange, Gmail and rate-limiting policies.
+RATE_WORDS = re.compile(
+    r"\brate\b|\btoo (many|much|fast|often)\b|throttl|limit (exceeded|reached)|exceeded .{0,40}limit"
+    r"|maximum number of connections",
+    re.IGNORECASE,
+)
+
+
+# Words of a refused login that are not about the password.
+TROUBLE_WORDS = re.compile(
+    r"temporar|internal|connection lost|not supported|unsupported|unknown (command|mechanism)|not implemented"
+    r"|unavailable|try again|later",
+    re.IGNORECASE,
+)
+
+GREETINGS = (
+    ("* OK", "IMAP"),
+    ("* PREAUTH", "IMAP"),
+    ("* BYE", "IMAP"),
+    ("220", "SMTP or FTP"),
+    ("+OK", "POP3"),
+    ("-ERR", "POP3"),
+    ('"IMPLEMENTATION"', "ManageSieve"),
+    ("SSH-", "SSH"),
+    ("HTTP/", "HTTP"),
+    ("<!DOCTYPE", "HTTP"),
+    ("\x16\x03", "TLS from the first byte"),
+    ("\x15\x03", "TLS from the first byte"),
+)
+
+
+def guess_protocol(line: str) -> str | None:
+    """What a greeting looks like, None when it is like nothing we know."""
+    return next((name for start, name in GREETINGS if line.startswith(start)), None)
+
+
+def without_challenge(line: str) -> str:
+    """A line heard in a login, less the challenge in it, as SMTP, POP3, IMAP and ManageSieve write them."""
+    found = re.match(r"334[ -]|\+ ", line)
+    if found:
+        return found[0] + BLOT if line[found.end() :].strip() else line
+    if line.strip().startswith('"'):
+        return BLOT
+    return re.sub(r'(\(SASL +)"[^"]*"', rf"\1{BLOT}", line, flags=re.IGNORECASE)
