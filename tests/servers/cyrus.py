@@ -181,16 +181,23 @@ class Cyrus(Server):
     def start(self) -> None:
         super().start()
         try:
-            self._fill_mailbox()
+            self._make_mailboxes()
         except BaseException:
             self.stop()
             raise
 
-    def _fill_mailbox(self) -> None:
+    def _make_mailboxes(self) -> None:
+        """Log in as everybody over IMAP, since ManageSieve lets nobody in who has no mailbox yet; and fill the one."""
         context = ssl.create_default_context(cafile=str(self._ca.pem_path))
-        with imaplib.IMAP4_SSL("localhost", self.imaps, ssl_context=context) as imap:
-            imap.login(*USER)
-            now = datetime.now(timezone.utc)
-            for mail in MAILS:
-                date = imaplib.Time2Internaldate(now - mail.age)
-                imap.append("INBOX", r"(\Seen)" if mail.seen else None, date, mail.content(now))
+        for login in LOGINS:
+            with imaplib.IMAP4_SSL("localhost", self.imaps, ssl_context=context) as imap:
+                # Not login(): imaplib has ASCII only.
+                imap.authenticate("PLAIN", lambda dummy, who=login: f"\0{who.name}\0{who.password}".encode())
+                if login == USER:
+                    self._fill(imap)
+
+    def _fill(self, imap: imaplib.IMAP4_SSL) -> None:
+        now = datetime.now(timezone.utc)
+        for mail in MAILS:
+            date = imaplib.Time2Internaldate(now - mail.age)
+            imap.append("INBOX", r"(\Seen)" if mail.seen else None, date, mail.content(now))
