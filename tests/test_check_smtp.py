@@ -1236,3 +1236,35 @@ def test_session_7_lmtp_by_hand_over_a_unix_socket(dovecot: Dovecot) -> None:
         *(f" -> Subject: {subject}", " -> .", "<-  250 2.0.0 <user@example.test> ", "<-  250 2.0.0 <postmaster@"),
         *(" -> QUIT", "<-  221 2.0.0"),
     )
+
+
+# Dovecot's submission, a server of its own up to the login and a relay behind it.
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"])
+def test_a_login_at_dovecots_submission(
+    submission: Dovecot, ca: CertificateAuthority, logs_in: LogsIn, mechanism: str
+) -> None:
+    named = ("--mechanism", mechanism, "--rcpt-to", ADDRESS)
+    outcome = passes(check(submission.ports["submission"], *starttls(ca), *logs_in(AWKWARD_USER), *named))
+    assert f"logged in with {mechanism}, 1 recipient accepted" in outcome.first_line
+
+
+def test_a_message_goes_through_dovecots_submission(
+    submission: Dovecot, exim: Exim, ca: CertificateAuthority, logs_in: LogsIn
+) -> None:
+    subject = "through Dovecot's submission"
+    sent = ("--mail-from", USER.name, "--rcpt-to", ADDRESS, "--send", "--subject", subject)
+    passes(check(submission.ports["submission"], *starttls(ca), *logs_in(USER), *sent))
+    assert subject.encode() in exim.wait_for_mail(subject)
+
+
+def test_a_wrong_password_at_dovecots_submission_is_refused(
+    submission: Dovecot, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the password\n")
+    login = ("--username", USER.name, "--password-file", wrong)
+    outcome = check(submission.ports["submission"], *starttls(ca), *login)
+    assert outcome.code == 2
+    assert "[auth-rejected]" in outcome.first_line

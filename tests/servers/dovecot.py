@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import DOMAIN, LOGINS, MAILBOXES, Login, Server, loopback_addresses
+from . import DOMAIN, LOGINS, MAILBOXES, Login, Server, free_port, loopback_addresses
 from .certificates import LOCAL_NAMES, Certificate, CertificateAuthority
 from .mailboxes import BYTES_LIMIT, ENCODED, FOLDERS, MESSAGES_LIMIT, Mail
 
@@ -26,6 +26,7 @@ LISTENERS = {
     "pop3": ("pop3-login", False),
     "pop3s": ("pop3-login", True),
     "sieve": ("managesieve-login", False),
+    "submission": ("submission-login", False),
 }
 
 # All services are on these addresses too, at the same ports. Who connects to them comes from 127.0.0.1, another
@@ -93,7 +94,7 @@ REFUSALS: dict[str, str] = {
 MAIL_USER = "mail"
 
 CONFIGURATION = """\
-protocols = lmtp imap pop3 sieve
+protocols = lmtp imap pop3 sieve submission
 base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/log
@@ -175,6 +176,10 @@ plugin {{
   quota_grace = 0
   sieve = file:{directory}/home/%n/sieve;active={directory}/home/%n/active.sieve
 }}
+# After the login, submission is a conversation with another server; before it, it is Dovecot's own.
+hostname = {domain}
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay_port}
 service lmtp {{
   unix_listener {directory}/lmtp {{
     mode = 0666
@@ -229,8 +234,10 @@ class Dovecot(Server):
     services = LISTENERS
     guard = GUARD
 
-    def __init__(self, ca: CertificateAuthority) -> None:
+    def __init__(self, ca: CertificateAuthority, relay_port: int = 0) -> None:
+        """`relay_port` is that of the server that takes what is submitted; without one, logins to submission fail."""
         self._ca = ca
+        self._relay_port = relay_port
         self._key = os.urandom(32)
 
     @property
@@ -295,6 +302,8 @@ class Dovecot(Server):
             mechanisms=" ".join(MECHANISMS),
             password_mechanisms=" ".join(PASSWORD_MECHANISMS),
             user=MAIL_USER,
+            domain=DOMAIN,
+            relay_port=self._relay_port or free_port(),
         )
         for service, (process, tls) in LISTENERS.items():
             ssl = "yes" if tls else "no"

@@ -50,6 +50,12 @@ def postfix(ca: CertificateAuthority, dovecot: Dovecot) -> Iterator[Postfix]:
 
 
 @pytest.fixture(scope="session")
+def submission(ca: CertificateAuthority, exim: Exim) -> Iterator[Dovecot]:
+    """A Dovecot that relays what is submitted to Exim."""
+    yield from running(Dovecot(ca, exim.starttls))
+
+
+@pytest.fixture(scope="session")
 def exim(ca: CertificateAuthority) -> Iterator[Exim]:
     """Exim on loopback."""
     yield from running(Exim(ca))
