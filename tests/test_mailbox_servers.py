@@ -324,7 +324,8 @@ def test_the_folders_of_the_reader(dovecot, name):
 
 def test_the_names_of_the_folders_in_modified_utf_7(dovecot):
     with reading(dovecot) as imap:
-        listed = imap.list()[1]
+        # Whether a folder counts as marked depends on who has looked into it before.
+        listed = [re.sub(rb" \\(Un)?Marked", b"", line) for line in imap.list()[1]]
     assert sorted(listed) == [
         rb'(\HasNoChildren) "/" "Bills &- \"quotes\" \\ so on"',
         rb'(\HasNoChildren) "/" Empty',
