@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import CANARY
-from .running import Outcome, check
+from .running import NOISE_SECONDS, Outcome, check
 from .scripted import Script, Scripted
 
 SCRIPTS = sorted((Path(__file__).parent / "conversations").glob("*/*.txt"))
@@ -76,7 +76,7 @@ def forms_of_the_secrets() -> list[str]:
 def bounded_clean_and_secret(outcome: Outcome, given: list[str]) -> None:
     """What holds for every run whatever the server does (security.md P1, P2, P7, P8)."""
     timeout = float(given[given.index("--timeout") + 1])
-    assert outcome.seconds < timeout + 1, "longer than the time limit and a second"
+    assert outcome.seconds < timeout + 1 + NOISE_SECONDS, "longer than the time limit and a second"
     assert outcome.peak_mib < 96
     assert outcome.errors == ""
     assert len(outcome.output) < 20_000
