@@ -58,17 +58,32 @@ def _facts(report: Report[Any]) -> Iterator[str]:
     if report.tls.version:
         verified = "verified" if report.tls.verified else f"not verified: {report.tls.verify_error or 'as asked for'}"
         yield f"tls: {report.tls.version}, {report.tls.cipher}, certificate {verified}"
+    for part in report.addresses:
+        yield f"address {part.address}: {_told_of(part)}"
     certificate = report.certificate
     if certificate.subject is not None or certificate.names:
         yield f"certificate: {certificate.subject}, issued by {certificate.issuer}"
         yield f"certificate names: {', '.join(certificate.names) or 'none'}"
         left = f"{certificate.days_left} days left"
         yield f"certificate valid: {certificate.not_before} to {certificate.not_after}, {left}"
-        yield f"certificate key: {certificate.key_type or 'unknown'} {certificate.key_bits or ''}".rstrip()
+        key = f"{certificate.key_type or 'unknown'} {certificate.key_bits or ''}".rstrip()
+        yield f"certificate key: {key}, signed with {certificate.signature_algorithm or 'unknown'}"
+        yield f"certificate fingerprint: SHA-256 {certificate.fingerprint_sha256}, serial {certificate.serial}"
+    for issuer in report.chain[1:]:
+        yield f"chain: {issuer.subject}, issued by {issuer.issuer}, {issuer.days_left} days left"
     for field in fields(report.facts):
         yield from _fact(field.name.replace("_", " "), getattr(report.facts, field.name))
     for note in report.notes:
         yield f"note: {note}"
+
+
+def _told_of(part: Report[Any]) -> str:
+    """The line of one address among several."""
+    words = [part.state.upper(), f"in {part.elapsed:.3f} s", part.tls.version or ""]
+    if part.certificate.days_left is not None:
+        words.append(f"certificate valid for {part.certificate.days_left} days")
+    words += [f"{problem.message} [{problem.code.value}]" for problem in part.problems]
+    return ", ".join(word for word in words if word)
 
 
 def _fact(name: str, value: Any) -> Iterator[str]:

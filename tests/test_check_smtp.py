@@ -21,7 +21,7 @@ import nagiosplugin
 import pytest
 import trustme
 
-from mailprobe.report import Stage
+from mailprobe.codes import Stage
 from nagios_checks.common import MetricContext, Seconds
 
 from .running import NOISE_SECONDS, Outcome, check_smtp, run

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import pytest
 
 from mailprobe import imap, pop3, sieve, smtp
+from mailprobe.codes import HINTS, Code, Stage
 from mailprobe.options import Options, declarations, read, spell
-from mailprobe.report import HINTS, Certificate, Code, Facts, Problem, Report, Stage, Tls
+from mailprobe.report import Certificate, Facts, Problem, Report, Tls
 from mailprobe.version import __version__
 
 from .conftest import CANARY

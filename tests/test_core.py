@@ -24,12 +24,13 @@ from pathlib import Path
 import pytest
 
 from mailprobe import imap_dialect, mailtime, pop3, sieve
+from mailprobe.codes import HINTS, Code, Stage
 from mailprobe.imap import ImapOptions, search_command
 from mailprobe.imap_dialect import Literal, decode_folder, encode_folder
 from mailprobe.message import compose, on_the_wire
 from mailprobe.network import Deadline
 from mailprobe.options import Declaration, UsageError, declarations, read
-from mailprobe.report import HINTS, Code, Report, Stage
+from mailprobe.report import Report
 from mailprobe.sasl import MECHANISMS, Credentials, Exchange, ServerFault, choose, saslprep
 from mailprobe.smtp import SmtpFacts, SmtpOptions
 from mailprobe.smtp_dialect import Reply, capabilities, parameters, parse_reply_line, queue_id, size_limit

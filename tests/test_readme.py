@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mailprobe.report import HINTS, Code, Stage
+from mailprobe.codes import HINTS, Code, Stage
 
 from .running import REPOSITORY, check_smtp
 

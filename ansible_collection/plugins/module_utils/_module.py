@@ -11,7 +11,7 @@ import warnings
 from ansible.module_utils.basic import AnsibleModule
 
 from ._mailprobe.options import Declaration, Options, UsageError, declarations, read
-from ._mailprobe.report import Facts, Report, Severity
+from ._mailprobe.report import Facts, Problem, Report
 
 TYPES = {"str": "str", "int": "int", "float": "float", "bool": "bool"}
 
@@ -50,12 +50,12 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
         module.fail_json(msg=str(error), **_result(blank))
     for note in report.notes:
         module.warn(note)
-    failures = [problem for problem in report.problems if problem.severity is not Severity.FLAW]
+    failures = [problem for problem in report.problems if problem.fails]
     for problem in report.problems:
-        if problem not in failures:
-            module.warn(f"{report.where}: {problem.message}. {problem.hint}")
+        if problem not in failures and problem.state != "ok":
+            module.warn(f"{_at(report, problem)}: {problem.message}. {problem.hint}")
     if failures:
-        words = (f"{report.where}, at {problem.stage.value}: {problem.message}. {problem.hint}" for problem in failures)
+        words = (f"{_at(report, each)}, at {each.stage.value}: {each.message}. {each.hint}" for each in failures)
         module.fail_json(msg="\n".join(words), **_result(report))
     module.exit_json(msg=f"{report.where} works", **_result(report))
 
@@ -66,6 +66,10 @@ def _leave_no_trace(module: AnsibleModule, options: type[Options], given: dict[s
         if declared.effect and given[declared.name]:
             given[declared.name] = False
             module.warn(f"check mode: {declared.name} is left out, so nothing stays behind on the server")
+
+
+def _at(report: Report[t.Any], problem: Problem) -> str:
+    return f"{report.where} ({problem.address})" if problem.address else report.where
 
 
 def _result(report: Report[t.Any]) -> dict[str, t.Any]:
