@@ -51,6 +51,52 @@ def log_in(smtp: smtplib.SMTP, mechanism: str, login: Login) -> int:
     return code
 
 
+# Certificates
+
+# What openssl says of those with which something is wrong; of all others it says OK.
+FAULTS = {
+    "expired": "certificate has expired",
+    "not_yet_valid": "certificate is not yet valid",
+    "wrong_name": "hostname mismatch",
+    "unknown_issuer": "unable to get local issuer certificate",
+    "selfsigned": "self.signed certificate",
+    "intermediate_missing": "unable to get local issuer certificate",
+    "intermediate_expired": "at 1 depth lookup: certificate has expired",
+    "aia": "unable to get local issuer certificate",
+    "hopeless": "unable to get local issuer certificate",
+    "rsa1024": "EE certificate key too weak",
+    "sha1": "CA signature digest algorithm too weak",
+}
+
+
+def verify(ca, certificate: Certificate, *options: str) -> str:
+    """What `openssl verify` says, at the security level that Debian has."""
+    command = ["openssl", "verify", "-x509_strict", "-auth_level", "2", *options, "-verify_hostname", "localhost"]
+    files = ["-CAfile", ca.pem_path, "-untrusted", certificate.cert_path, certificate.cert_path]
+    result = subprocess.run([*command, *files], capture_output=True, text=True)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_certificates_have_the_fault_of_their_name_and_no_other(ca, kind):
+    answer = verify(ca, ca.make(kind))
+    if kind in FAULTS:
+        assert re.search(FAULTS[kind], answer)
+        assert answer.count(" lookup: ") == 1 or kind in ("rsa1024", "sha1")
+    else:
+        assert answer.endswith(": OK\n")
+
+
+@pytest.mark.parametrize("kind", ["rsa1024", "sha1"])
+def test_weak_certificates_are_not_wrong_but_for_their_weakness(ca, kind):
+    assert verify(ca, ca.make(kind), "-auth_level", "0").endswith(": OK\n")
+
+
+def test_a_hopeless_certificate_is_expired_and_for_another_name_too(ca):
+    certificate = load(ca.make("hopeless"))[0]
+    assert certificate["notAfter"] < now() and names_of(certificate) == [OTHER_NAME]
+
+
 # Postfix
 
 
