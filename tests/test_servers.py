@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import imaplib
 import poplib
+import re
 import smtplib
 import socket
 import ssl
+import subprocess
 import uuid
 from base64 import b64decode, b64encode
 
+import dns.message
+import dns.query
+import dns.resolver
 import pytest
 
 from .servers import AWKWARD_USER, DOMAIN, LOGINS, Login, loopback_addresses, sasl
+from .servers.certificates import Certificate
 from .servers.dovecot import FULL, MECHANISMS, SMALL, SMALL_BYTES
+from .servers.issuing import AIA_URL, KINDS
+from .servers.nsd import NOBODY, NameServer
 
 USER = f"user@{DOMAIN}"
 SENDER = "probe@elsewhere.example"
+STRANGER = "user@elsewhere.example"
 
 
 @pytest.fixture
@@ -92,9 +101,62 @@ def test_weak_certificates_are_not_wrong_but_for_their_weakness(ca, kind):
     assert verify(ca, ca.make(kind), "-auth_level", "0").endswith(": OK\n")
 
 
-def test_a_hopeless_certificate_is_expired_and_for_another_name_too(ca):
-    certificate = load(ca.make("hopeless"))[0]
-    assert certificate["notAfter"] < now() and names_of(certificate) == [OTHER_NAME]
+# What `openssl x509` prints of some of them.
+DESCRIPTIONS = {
+    "ec": "id-ecPublicKey",
+    "rsa2048": "Public-Key: (2048 bit)",
+    "rsa1024": "Public-Key: (1024 bit)",
+    "sha1": "Signature Algorithm: ecdsa-with-SHA1",
+    "aia": f"CA Issuers - URI:{AIA_URL}",
+    "hostile": "mail\\1B[31m|<script>alert(1)</script>\\E2\\80\\AEtxt.exe\\0AOK - all is well",
+    "hopeless": "DNS:other.example",
+}
+
+
+def describe(certificate: Certificate, *options: str) -> str:
+    command = ["openssl", "x509", "-noout", "-in", str(certificate.cert_path), *(options or ("-subject", "-text"))]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_certificates_are_what_their_name_says(ca, kind):
+    assert DESCRIPTIONS[kind] in describe(ca.make(kind))
+
+
+def test_a_certificate_without_names_has_one_only_where_nobody_should_look_for_it(ca):
+    text = describe(ca.make("no_san"))
+    assert "CN = localhost" in text
+    assert "Alternative Name" not in text
+
+
+def test_a_hopeless_certificate_has_expired_too(ca):
+    assert "will expire" in describe(ca.make("hopeless"), "-checkend", "0")
+
+
+@pytest.mark.parametrize("days", [5, 6])
+def test_an_expiring_certificate_does_so_in_five_days(ca, days):
+    answer = describe(ca.make("expiring"), "-checkend", str(days * 24 * 3600))
+    assert ("will not expire" in answer) == (days == 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "issuers"),
+    [
+        ("chain", ["Intermediate authority 1"]),
+        ("chain_of_two", ["Intermediate authority 2", "Intermediate authority 1"]),
+        ("out_of_order", ["Intermediate authority 1", "Intermediate authority 2"]),
+        ("intermediate_missing", []),
+        ("aia", []),
+    ],
+)
+def test_chains_have_the_intermediates_that_their_name_says_in_that_order(ca, kind, issuers):
+    pems = ca.make(kind).cert_path.read_text().split("-----BEGIN CERTIFICATE-----")[2:]
+    command = ["openssl", "x509", "-noout", "-subject"]
+    subjects = [
+        subprocess.run(command, input=f"-----BEGIN CERTIFICATE-----{pem}", capture_output=True, text=True).stdout
+        for pem in pems
+    ]
+    assert [subject.rpartition("CN = ")[2].strip() for subject in subjects] == issuers
 
 
 # Postfix
@@ -123,11 +185,11 @@ def test_postfix_logs_whether_the_client_had_manners(postfix):
     ("service", "recipient", "answer"),
     [
         ("plain", f"nobody@{DOMAIN}", "550 5.1.1 "),
-        ("plain", "user@elsewhere.example", "554 5.7.1 "),
+        ("plain", STRANGER, "554 5.7.1 "),
         ("submission", USER, "530 5.7.0 "),
         ("plaintext_auth", USER, "554 5.7.1 "),
         ("refusing", USER, "550 5.7.1 "),
-        ("refusing", "user@elsewhere.example", "550 5.7.1 "),
+        ("refusing", STRANGER, "550 5.7.1 "),
         ("deferring", USER, "450 4.7.1 "),
         ("full", USER, "452 4.3.1 "),
     ],
@@ -135,6 +197,13 @@ def test_postfix_logs_whether_the_client_had_manners(postfix):
 def test_postfix_refuses(postfix, service, recipient, answer):
     with smtplib.SMTP("127.0.0.1", postfix.ports[service]) as smtp:
         assert refusal(smtp, recipient).startswith(answer)
+
+
+def test_postfix_relays_for_everybody_on_one_port_only(postfix):
+    for service, answer in (("plain", "554 "), ("starttls", "554 "), ("open_relay", "")):
+        with smtplib.SMTP("127.0.0.1", postfix.ports[service]) as smtp:
+            assert refusal(smtp, STRANGER)[: len("550 ")] == answer
+            assert answer or smtp.data("Subject: through an open relay\r\n\r\nHello\r\n")[0] == 250
 
 
 @pytest.mark.parametrize(("service", "code"), [("busy", 421), ("rejecting", 554)])
@@ -192,7 +261,7 @@ def test_postfix_lets_users_log_in(postfix, context, service, mechanism, login):
             smtp.ehlo()
         assert mechanism in smtp.esmtp_features["auth"].split()
         assert log_in(smtp, mechanism, login) == 235
-        assert refusal(smtp, "user@elsewhere.example") == ""
+        assert refusal(smtp, STRANGER) == ""
 
 
 def test_postfix_offers_what_dovecot_does(postfix):
@@ -281,14 +350,22 @@ def test_exim_lets_users_log_in(exim, context, mechanism, login):
         assert sorted(smtp.esmtp_features["auth"].split()) == ["LOGIN", "PLAIN"]
         assert log_in(smtp, mechanism, Login(login.name, "wrong")) == 535
         assert log_in(smtp, mechanism, login) == 235
-        assert refusal(smtp, "user@elsewhere.example") == ""
+        assert refusal(smtp, STRANGER) == ""
 
 
-@pytest.mark.parametrize("recipient", [f"nobody@{DOMAIN}", "user@elsewhere.example"])
+@pytest.mark.parametrize("recipient", [f"nobody@{DOMAIN}", STRANGER])
 def test_exim_refuses_the_recipient(exim, recipient):
     with smtplib.SMTP("127.0.0.1", exim.starttls) as smtp:
         assert refusal(smtp, recipient).startswith("550 ")
         assert "auth" not in smtp.esmtp_features
+
+
+def test_exim_relays_for_everybody_on_one_port_only(exim):
+    for service, answer in (("starttls", "550 "), ("open_relay", "")):
+        with smtplib.SMTP("127.0.0.1", exim.ports[service]) as smtp:
+            assert refusal(smtp, STRANGER)[: len("550 ")] == answer
+            assert "starttls" in smtp.esmtp_features
+            assert answer or smtp.data("Hello\r\n")[0] == 250
 
 
 def exim_client(exim, context: ssl.SSLContext, service: str, host: str = "localhost") -> smtplib.SMTP:
@@ -297,3 +374,56 @@ def exim_client(exim, context: ssl.SSLContext, service: str, host: str = "localh
     smtp = smtplib.SMTP(host, exim.starttls)
     smtp.starttls(context=context)
     return smtp
+
+
+# NSD
+
+
+@pytest.fixture
+def resolver(name_server) -> dns.resolver.Resolver:
+    resolver = dns.resolver.Resolver(configure=False)
+    host, _, port = name_server.address.rpartition(":")
+    resolver.nameservers, resolver.port = [host], int(port)
+    return resolver
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kind", "records"),
+    [
+        ("mail", "A", ["127.0.0.1"]),
+        ("cluster", "A", ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]),
+        ("half", "A", ["127.0.0.1", NOBODY]),
+        ("both", "AAAA", ["::1"]),
+        ("_submission._tcp", "SRV", ["0 1 587 mail.example.test."]),
+        ("_pop3._tcp", "SRV", ["0 0 0 ."]),
+        ("no-mail", "MX", ["0 ."]),
+    ],
+)
+def test_nsd_serves_the_zone(resolver, name, kind, records, tcp):
+    assert sorted(record.to_text() for record in resolver.resolve(f"{name}.{DOMAIN}", kind, tcp=tcp)) == records
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("127.0.0.1", "mail"), ("127.0.0.2", "other"), ("::1", "both"), ("127.0.0.3", None)]
+)
+def test_nsd_knows_names_of_addresses(resolver, address, name):
+    if name is None:
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            resolver.resolve_address(address)
+        return
+    assert [record.to_text() for record in resolver.resolve_address(address)] == [f"{name}.{DOMAIN}."]
+    forward = resolver.resolve(f"{name}.{DOMAIN}", "AAAA" if ":" in address else "A")
+    assert (address in [record.to_text() for record in forward]) == (name != "other")
+
+
+def test_nsd_serves_the_zones_of_a_test(name_server):
+    with NameServer({"test": "@ TXT hello"}) as server:
+        assert server.dns != name_server.dns
+        answer = dns.query.udp(dns.message.make_query("test", "TXT"), "127.0.0.1", port=server.dns, timeout=5)
+        assert answer.answer[0][0].to_text() == '"hello"'
+
+
+def test_nsd_says_what_is_wrong_with_a_zone(name_server):
+    with pytest.raises(RuntimeError, match="unrecognized RR type 'rubbish'"):
+        NameServer({"test": "@ rubbish"}).start()

@@ -12,6 +12,7 @@ from .certificates import CertificateAuthority
 from .cyrus import Cyrus
 from .dovecot import Dovecot
 from .exim import Exim
+from .nsd import NameServer
 from .postfix import Postfix
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -65,3 +66,9 @@ def exim(ca: CertificateAuthority) -> Iterator[Exim]:
 def cyrus(ca: CertificateAuthority) -> Iterator[Cyrus]:
     """Cyrus on loopback."""
     yield from running(Cyrus(ca))
+
+
+@pytest.fixture(scope="session")
+def name_server() -> Iterator[NameServer]:
+    """NSD on loopback with the zones of nsd.ZONES."""
+    yield from running(NameServer())

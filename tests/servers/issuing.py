@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -157,18 +157,18 @@ def new_key(kind: str) -> Key:
     return rsa_key(int(kind[len("rsa") :]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def rsa_key(bits: int) -> rsa.RSAPrivateKey:
     """An RSA key, always the same one, since making one takes time."""
     return rsa.generate_private_key(65537, bits)
 
 
 def distinguished_name(common_name: str) -> x509.Name:
-    # No more than 64 letters fit into a common name.
-    return x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "mailprobe tests")]
-        + [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]
-    )
+    attributes = {
+        NameOID.ORGANIZATION_NAME: "mailprobe tests",
+        NameOID.COMMON_NAME: common_name[:64],  # no more letters are allowed
+    }
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
 
 
 def general_names(names: Iterable[str]) -> list[x509.GeneralName]:

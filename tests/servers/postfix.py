@@ -17,6 +17,7 @@ LOGIN = {
     "smtpd_tls_auth_only": "yes",
     "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
 }
+RELAY_FOR_NETWORKS = "permit_mynetworks, reject_unauth_destination"
 
 # What each service has beyond MAIN, as options of its line in master.cf.
 SERVICES: dict[str, dict[str, str]] = {
@@ -41,6 +42,8 @@ SERVICES: dict[str, dict[str, str]] = {
         "smtpd_client_restrictions": "check_client_access static:{421 4.3.2 All server ports are busy}",
         "smtpd_delay_reject": "no",
     },
+    # An open relay, for whom everybody is of the house; as everywhere here, what is for elsewhere then vanishes.
+    "open_relay": {**OFFER_TLS, "mynetworks": "0.0.0.0/0 [::]/0", "smtpd_relay_restrictions": RELAY_FOR_NETWORKS},
     "rejecting": {"smtpd_client_restrictions": "reject", "smtpd_delay_reject": "no"},
 }
 
