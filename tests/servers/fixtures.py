@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import pytest
 
-from . import Server
+from . import AnyServer
 from .certificates import CertificateAuthority
 from .cyrus import Cyrus
 from .dovecot import Dovecot
 from .exim import Exim
 from .nsd import NameServer
 from .postfix import Postfix
-
-AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 def running(server: AnyServer) -> Iterator[AnyServer]:

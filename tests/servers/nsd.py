@@ -90,7 +90,7 @@ _sieve._tcp        SRV  0 1 4190 mail
 
 
 class NameServer(Server):
-    """NSD, by UDP and by TCP, on ADDRESS only; can be used in a `with`.
+    """NSD, by UDP and by TCP, on ADDRESS only.
 
     zones: the records of each zone as they stand in a zone file, without SOA and NS, which every zone has.
     """
@@ -101,13 +101,6 @@ class NameServer(Server):
 
     def __init__(self, zones: Mapping[str, str] = ZONES) -> None:
         self._zones = zones
-
-    def __enter__(self) -> NameServer:
-        self.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.stop()
 
     @property
     def address(self) -> str:
