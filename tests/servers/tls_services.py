@@ -35,6 +35,7 @@ TLS_CERTIFICATES = {
 }
 # That version and later ones.
 TLS_FROM = {
+    "from_tls1": TlsService(oldest="TLSv1"),
     "from_tls1_2": TlsService(oldest="TLSv1.2"),
     "from_tls1_3": TlsService(oldest="TLSv1.3"),
 }
@@ -50,7 +51,7 @@ TLS_ONLY = {
 class OpensslServer(Server):
     """OpenSSL's own test server on 127.0.0.1, with any of its options, for one connection at a time.
 
-    It sends only the first certificate of the file. Whoever connects first and completes the handshake is told `says`;
+    It sends only the first certificate of the file. The first who connects is told `says`, others are told nothing, and
     what clients say gets no answer.
     """
 
