@@ -220,7 +220,8 @@ def documented_shape(entry: dict[str, Any]) -> Shape:
 def test_every_returned_key_is_documented_with_its_type_and_the_other_way_round(module: str) -> None:
     documented = returns(module)
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
-    assert list(documented) == ["msg", "state", *blank]
+    blank.pop("transcript")
+    assert list(documented) == ["msg", "state", *blank, "unmet", "transcript"]
     assert documented_shape(documented["facts"]) == declared_shape(FACTS[module])
     assert documented_shape(documented["tls"]) == declared_shape(Tls)
     assert documented_shape(documented["certificate"]) == declared_shape(Certificate)
@@ -442,11 +443,11 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     ).results
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
     for found in (good, bad, unusable):
-        assert set(blank) | {"state", "msg", "changed", "failed"} <= set(found)
+        assert set(blank) | {"state", "msg", "unmet", "changed", "failed"} <= set(found)
         assert set(found["facts"]) == set(blank["facts"])
         assert found["protocol"] == module
         assert found["changed"] is False
-    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "changed", "failed"}
+    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "unmet", "changed", "failed"}
     assert (good["state"], good["failed"], good["msg"]) == ("ok", False, f"localhost:{there} works")
     assert good["facts"]["banner"]
     assert good["facts"]["capabilities"]
