@@ -47,7 +47,9 @@ CRLF = b"\r\n"
 
 @dataclass(frozen=True)
 class Mutant:
-    """A script with one reply spoiled; `place` counts the replies from 0, `farewell` tells whether it is the last."""
+    """A script with one reply spoiled; `place` counts the replies from 0. `farewell` tells whether it is the reply to
+    QUIT or LOGOUT, `last` whether it is the one before that.
+    """
 
     protocol: str
     source: str
@@ -55,6 +57,7 @@ class Mutant:
     place: int
     reply: bytes
     farewell: bool
+    last: bool
     script: Script
 
     @property
@@ -123,12 +126,18 @@ def mutants(source: str, mutation: str) -> Iterator[Mutant]:
     protocol = source.partition("/")[0]
     steps = script.sections[0]
     says = [place for place, step in enumerate(steps) if step.do == "say"]
+    leaves = [_is_farewell(steps[:place]) for place in says]
     for number, place in enumerate(says):
         reply = steps[place].text
         spoiled = [*steps[:place], Step("forgive"), *MUTATIONS[mutation](protocol, reply), *steps[place + 1 :]]
-        yield Mutant(
-            protocol, source, mutation, number, reply, place == says[-1], replace(script, sections=[spoiled])
-        )
+        last = [*leaves, True][number + 1]
+        mutated = replace(script, sections=[spoiled])
+        yield Mutant(protocol, source, mutation, number, reply, leaves[number], last, mutated)
+
+
+def _is_farewell(before: list[Step]) -> bool:
+    heard = before[-1].text if before and before[-1].do == "hear" else b""
+    return heard.upper().endswith((b"QUIT", b"LOGOUT"))
 
 
 def sources(everything: bool = False) -> list[str]:

@@ -23,7 +23,7 @@ from mailprobe.options import Options, declarations, read, spell
 from mailprobe.report import Certificate, Facts, Problem, Report, Tls
 from mailprobe.version import __version__
 
-from .conftest import CANARY
+from .canary import CANARY, keep
 from .running import REPOSITORY
 from .scripted import Scripted
 from .servers import AWKWARD_USER, free_port
@@ -81,9 +81,11 @@ class Ansible:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "LC_ALL": "C.UTF-8",
         }
-        return subprocess.run(
+        done = subprocess.run(
             [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
         )
+        keep(f"{done.stdout}\n{done.stderr}")
+        return done
 
     def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         playbook = self.directory / "playbook.yml"

@@ -278,8 +278,9 @@ class Imap(Conversation):
         )
 
     def heed(self, line: str) -> bool:
-        """An untagged response may come at any time (RFC 9051 5.3); BYE is an end, PREAUTH a beginning, and a literal is
-        not waited for.
+        """An untagged response may come at any time (RFC 9051 5.3), but BYE is an end and PREAUTH a beginning.
+
+        A literal is not waited for.
         """
         return line.startswith("* ") and not re.match(r"\* (BYE|PREAUTH)\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
 
