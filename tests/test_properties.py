@@ -353,11 +353,13 @@ def test_any_value_of_any_option_is_taken_or_refused_in_one_clean_line(
     declared = data.draw(st.sampled_from(declarations(spec.options)))
     wild = st.one_of(TEXTS, st.integers(), st.floats(), st.booleans(), st.none(), st.lists(TEXTS, max_size=3))
     values = {"host": "mx.example.org", declared.name: data.draw(wild)}
+    said = ""
     try:
         read(spec.options, values)
     except UsageError as error:
-        assert is_inert(str(error))
-        assert len(str(error)) < 1000
+        said = str(error)
+    assert is_inert(said)
+    assert len(said) < 1000
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
