@@ -58,11 +58,17 @@ class Outcome:
 
 
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
-    """Run a command to its end."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    """Run a command to its end, with a text as its standard input."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        given.write(stdin)
+        given.seek(0)
         started = time.monotonic()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+            command, stdin=given, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
         )
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
