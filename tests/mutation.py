@@ -144,5 +144,12 @@ def sources(everything: bool = False) -> list[str]:
     """The scripts to make mutants of."""
     if not everything:
         return list(CHOSEN)
-    found = sorted(CONVERSATIONS.glob("*/ok-*.txt"))
-    return [f"{path.parent.name}/{path.stem}" for path in found if len(Script.read(path).sections) == 1]
+    found = {f"{path.parent.name}/{path.stem}": Script.read(path) for path in CONVERSATIONS.glob("*/ok-*.txt")}
+    return sorted(name for name, script in found.items() if _is_plain(script))
+
+
+def _is_plain(script: Script) -> bool:
+    """Whether there is one connection, with replies in whole lines and in whole segments."""
+    steps = script.sections[0]
+    whole = all(step.text.endswith(CRLF) for step in steps if step.do == "say")
+    return len(script.sections) == 1 and whole and not any(step.do == "segments" for step in steps)
