@@ -165,22 +165,24 @@ class _Visit(Generic[C]):
                 report.problems.append(replace(problem, message=f"{promise.aim}: {problem.message}"))
 
     def _judge(self, path: list[Any]) -> None:
-        """Add what is wrong with the certificate beside the fault that OpenSSL stopped at."""
+        """Add what is wrong with the certificates to the one fault that OpenSSL stopped at."""
         report, options = self._report, self._options
         own = options.ca_file is not None or options.ca_path is not None
+        told: set[Code] = set()
         for fault in certificate.faults(path, report.tls, options.server_name, own):
-            known = {problem.code for problem in report.problems}
-            if fault.code is Code.CERTIFICATE_CHAIN_INCOMPLETE:
-                self._explain_unknown_issuer(fault)
-            elif fault.code not in known:
+            if fault.code in told:
+                continue
+            told.add(fault.code)
+            # OpenSSL knows no difference between an issuer that nobody trusts and one that was not sent.
+            incomplete = fault.code is Code.CERTIFICATE_CHAIN_INCOMPLETE
+            stopped_at = Code.CERTIFICATE_UNKNOWN_ISSUER if incomplete else fault.code
+            place = next((n for n, problem in enumerate(report.problems) if problem.code is stopped_at), None)
+            if place is not None:
+                problem = report.problems[place]
+                chosen = report.states.get(fault.code)
+                words = f"{problem.message.rstrip('.')}; {fault.words}"
+                report.problems[place] = replace(problem, code=fault.code, message=words, chosen=chosen)
+                if incomplete:
+                    report.tls.chain_complete = False
+            elif not incomplete:
                 report.find(fault.code, Stage.TLS, fault.words)
-
-    def _explain_unknown_issuer(self, fault: certificate.Fault) -> None:
-        """OpenSSL knows no difference between an issuer that nobody trusts and one that was not sent."""
-        report = self._report
-        for place, problem in enumerate(report.problems):
-            if problem.code is Code.CERTIFICATE_UNKNOWN_ISSUER:
-                words = f"{problem.message}; {fault.words}"
-                report.problems[place] = replace(
-                    problem, code=fault.code, message=words, chosen=report.states.get(fault.code)
-                )
