@@ -58,12 +58,13 @@ class Outcome:
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
     """Run a command to its end."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        started = time.monotonic()
+        started, peak = time.monotonic(), 0
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
         )
         while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            peak = _peak_kib(process.pid) or peak
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 break
             if time.monotonic() - started > WATCHDOG_SECONDS:
@@ -73,7 +74,17 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         seconds = time.monotonic() - started
         output.seek(0)
         errors.seek(0)
-        return Outcome(process.returncode, output.read(), errors.read(), seconds, usage.ru_maxrss / 1024)
+        return Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
+
+
+def _peak_kib(pid: int) -> int:
+    """The most memory that a process has had; what wait4(2) tells of that begins with the memory of its parent."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def check(protocol: str, *arguments: object, env: dict[str, str] | None = None) -> Outcome:

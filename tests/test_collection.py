@@ -51,6 +51,8 @@ FACTS: dict[str, type[Facts]] = {
     "smtp": smtp.SmtpFacts,
 }
 MODULES = sorted(OPTIONS)
+# What a play may let the module judge, beside the options of the probe.
+EXPECTATIONS = {"max_seconds", "min_certificate_days", "warn_certificate_days"}
 
 
 class Played(NamedTuple):
@@ -265,7 +267,7 @@ def documents(ansible: Ansible) -> dict[str, Any]:
 def test_the_documentation_shows_the_declared_options(documents: dict[str, Any], module: str) -> None:
     shown = documents[f"mailprobe.checks.{module}"]["doc"]["options"]
     declared = declarations(OPTIONS[module])
-    assert set(shown) == {option.name for option in declared}
+    assert set(shown) == {option.name for option in declared} | EXPECTATIONS
     for option in declared:
         documented = shown[option.name]
         assert documented["description"][0] == spell(option.help, lambda name: f"O({name})")
@@ -292,7 +294,8 @@ def test_the_options_and_results_of_every_example_exist(text: str) -> None:
         for name in task:
             if name.startswith("mailprobe.checks."):
                 used.append(name.removeprefix("mailprobe.checks."))
-                read(OPTIONS[used[-1]], task[name])
+                given = {key: value for key, value in task[name].items() if key not in EXPECTATIONS}
+                read(OPTIONS[used[-1]], given)
     assert used
     for path in re.findall(r"\bresult\.([\w.\[\]]+)", text):
         assert any(is_returned(path, returns(module)) for module in used), path
@@ -456,6 +459,32 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     assert bad["msg"].startswith(f"127.0.0.1:{nowhere}, at connect: ")
     assert bad["problems"][0]["hint"] in bad["msg"]
     assert bad["facts"] == unusable["facts"] == blank["facts"]
+
+
+def test_what_a_play_expects_is_judged_by_the_module(
+    ansible: Ansible, postfix: Postfix, ca: CertificateAuthority
+) -> None:
+    good = {"host": "localhost", "port": postfix.starttls, "tls": "starttls", "ca_file": str(ca.pem_path)}
+    met, slow, short, warned, unknown, wrong = ansible.run(
+        "smtp",
+        {**good, "max_seconds": 10, "min_certificate_days": 30},
+        {**good, "max_seconds": 0},
+        {**good, "min_certificate_days": 365},
+        {**good, "warn_certificate_days": 365},
+        {"host": "localhost", "port": postfix.plain, "min_certificate_days": 1},
+        {**good, "max_seconds": -1},
+    ).results
+    assert (met["failed"], met["unmet"]) == (False, [])
+    assert slow["failed"] is True
+    assert re.fullmatch(r"the run took [0-9.]+ s, more than 0 \(max_seconds\)", slow["unmet"][0])
+    assert slow["unmet"][0] in slow["msg"]
+    assert slow["state"] == "ok"
+    assert short["unmet"] == ["the certificate of 127.0.0.1 expires in 89 days, fewer than 365 (min_certificate_days)"]
+    assert warned["failed"] is False
+    assert any("expires in 89 days, fewer than 365" in warning for warning in warned["warnings"])
+    assert unknown["unmet"] == ["the expiry of the certificate of 127.0.0.1 is not known (min_certificate_days)"]
+    assert wrong["msg"] == "max_seconds: '-1.0' is less than 0"
+    assert wrong["unmet"] == []
 
 
 def test_a_folder_that_is_missing_fails_and_the_others_are_measured(

@@ -167,22 +167,19 @@ class _Visit(Generic[C]):
     def _judge(self, path: list[Any]) -> None:
         """Add what is wrong with the certificates to the one fault that OpenSSL stopped at."""
         report, options = self._report, self._options
-        own = options.ca_file is not None or options.ca_path is not None
         told: set[Code] = set()
-        for fault in certificate.faults(path, report.tls, options.server_name, own):
+        for fault in certificate.faults(path, report.tls, options.server_name):
             if fault.code in told:
                 continue
             told.add(fault.code)
+            unknown_issuer = fault.code in (Code.CERTIFICATE_CHAIN_INCOMPLETE, Code.CERTIFICATE_UNKNOWN_ISSUER)
             # OpenSSL knows no difference between an issuer that nobody trusts and one that was not sent.
-            incomplete = fault.code is Code.CERTIFICATE_CHAIN_INCOMPLETE
-            stopped_at = Code.CERTIFICATE_UNKNOWN_ISSUER if incomplete else fault.code
+            stopped_at = Code.CERTIFICATE_UNKNOWN_ISSUER if unknown_issuer else fault.code
             place = next((n for n, problem in enumerate(report.problems) if problem.code is stopped_at), None)
             if place is not None:
                 problem = report.problems[place]
                 chosen = report.states.get(fault.code)
                 words = f"{problem.message.rstrip('.')}; {fault.words}"
                 report.problems[place] = replace(problem, code=fault.code, message=words, chosen=chosen)
-                if incomplete:
-                    report.tls.chain_complete = False
-            elif not incomplete:
+            elif not unknown_issuer:  # which OpenSSL would have stopped at first
                 report.find(fault.code, Stage.TLS, fault.words)

@@ -116,6 +116,21 @@ EXAMPLES = r"""
     username: former@example.org
     password: "{{ vault_former_password }}"
     expect_login_refused: true
+
+- name: Every address behind the name keeps its promises
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: starttls
+    all_addresses: true
+    require_capability:
+      - IDLE
+    refuse_plaintext_login: true
+    refuse_starttls_injection: true
+    refuse_tls:
+      - TLSv1
+      - TLSv1.1
+    min_certificate_days: 14
+    max_seconds: 5
 """
 
 RETURN = r"""
