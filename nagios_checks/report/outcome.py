@@ -71,8 +71,8 @@ class Outcome:
 
 @dataclass
 class Health:
-    """All outcomes of one run, in the order of the file. `notes` tell what did not go as asked (no history, interrupted)
-    without being a check's fault.
+    """All outcomes of one run, in the order of the file. `notes` tell what did not go as asked (no history,
+    interrupted) without being a check's fault.
     """
 
     title: str
