@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Callable, Generic, TypeVar
@@ -37,7 +37,9 @@ class Done(Generic[T]):
     begun: bool = True
 
 
-def run(jobs: Sequence[Job[T]], *, workers: int, per_key: int, seconds: float | None = None) -> Iterator[Done[T]]:
+def run(
+    jobs: Sequence[Job[T]], *, workers: int, per_key: int, seconds: float | None = None
+) -> Generator[Done[T], None, None]:
     """Do all jobs, and tell of each exactly once, as it ends.
 
     At most `workers` run at once, and at most `per_key` of one key. After `seconds` what has not begun is not begun.
