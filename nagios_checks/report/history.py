@@ -233,14 +233,16 @@ def _measured(outcome: Outcome) -> tuple[Any, ...]:
 
 def _prune(database: sqlite3.Connection, now: float, keep_days: float) -> None:
     oldest = now - keep_days * DAY
-    database.execute("DELETE FROM runs WHERE started < ?", (oldest,))
+    gone = {run for (run,) in database.execute("SELECT id FROM runs WHERE started < ?", (oldest,))}
     for age, every in THINNED:
-        database.execute(
-            "DELETE FROM runs WHERE started < :limit AND id NOT IN"
+        thinned = database.execute(
+            "SELECT id FROM runs WHERE started < :limit AND id NOT IN"
             " (SELECT min(id) FROM runs WHERE started < :limit GROUP BY CAST(started / :every AS INTEGER))",
             {"limit": now - age, "every": every},
         )
-    database.execute("DELETE FROM results WHERE run NOT IN (SELECT id FROM runs)")
+        gone.update(run for (run,) in thinned)
+    for statement in ("DELETE FROM results WHERE run = ?", "DELETE FROM runs WHERE id = ?"):
+        database.executemany(statement, [(run,) for run in gone])
     # A check that is no longer in the file, or has another name there.
     database.execute("DELETE FROM checks WHERE seen < ?", (oldest,))
 
