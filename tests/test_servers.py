@@ -10,13 +10,18 @@ import ssl
 import uuid
 from base64 import b64decode, b64encode
 
+import dns.message
+import dns.query
+import dns.resolver
 import pytest
 
 from .servers import AWKWARD_USER, DOMAIN, LOGINS, Login, loopback_addresses, sasl
 from .servers.dovecot import FULL, MECHANISMS, SMALL, SMALL_BYTES
+from .servers.nsd import NOBODY, NameServer
 
 USER = f"user@{DOMAIN}"
 SENDER = "probe@elsewhere.example"
+STRANGER = "user@elsewhere.example"
 
 
 @pytest.fixture
@@ -77,11 +82,11 @@ def test_postfix_logs_whether_the_client_had_manners(postfix):
     ("service", "recipient", "answer"),
     [
         ("plain", f"nobody@{DOMAIN}", "550 5.1.1 "),
-        ("plain", "user@elsewhere.example", "554 5.7.1 "),
+        ("plain", STRANGER, "554 5.7.1 "),
         ("submission", USER, "530 5.7.0 "),
         ("plaintext_auth", USER, "554 5.7.1 "),
         ("refusing", USER, "550 5.7.1 "),
-        ("refusing", "user@elsewhere.example", "550 5.7.1 "),
+        ("refusing", STRANGER, "550 5.7.1 "),
         ("deferring", USER, "450 4.7.1 "),
         ("full", USER, "452 4.3.1 "),
     ],
@@ -89,6 +94,13 @@ def test_postfix_logs_whether_the_client_had_manners(postfix):
 def test_postfix_refuses(postfix, service, recipient, answer):
     with smtplib.SMTP("127.0.0.1", postfix.ports[service]) as smtp:
         assert refusal(smtp, recipient).startswith(answer)
+
+
+def test_postfix_relays_for_everybody_on_one_port_only(postfix):
+    for service, answer in (("plain", "554 "), ("starttls", "554 "), ("open_relay", "")):
+        with smtplib.SMTP("127.0.0.1", postfix.ports[service]) as smtp:
+            assert refusal(smtp, STRANGER)[: len("550 ")] == answer
+            assert answer or smtp.data("Subject: through an open relay\r\n\r\nHello\r\n")[0] == 250
 
 
 @pytest.mark.parametrize(("service", "code"), [("busy", 421), ("rejecting", 554)])
@@ -146,7 +158,7 @@ def test_postfix_lets_users_log_in(postfix, context, service, mechanism, login):
             smtp.ehlo()
         assert mechanism in smtp.esmtp_features["auth"].split()
         assert log_in(smtp, mechanism, login) == 235
-        assert refusal(smtp, "user@elsewhere.example") == ""
+        assert refusal(smtp, STRANGER) == ""
 
 
 def test_postfix_offers_what_dovecot_does(postfix):
@@ -235,14 +247,22 @@ def test_exim_lets_users_log_in(exim, context, mechanism, login):
         assert sorted(smtp.esmtp_features["auth"].split()) == ["LOGIN", "PLAIN"]
         assert log_in(smtp, mechanism, Login(login.name, "wrong")) == 535
         assert log_in(smtp, mechanism, login) == 235
-        assert refusal(smtp, "user@elsewhere.example") == ""
+        assert refusal(smtp, STRANGER) == ""
 
 
-@pytest.mark.parametrize("recipient", [f"nobody@{DOMAIN}", "user@elsewhere.example"])
+@pytest.mark.parametrize("recipient", [f"nobody@{DOMAIN}", STRANGER])
 def test_exim_refuses_the_recipient(exim, recipient):
     with smtplib.SMTP("127.0.0.1", exim.starttls) as smtp:
         assert refusal(smtp, recipient).startswith("550 ")
         assert "auth" not in smtp.esmtp_features
+
+
+def test_exim_relays_for_everybody_on_one_port_only(exim):
+    for service, answer in (("starttls", "550 "), ("open_relay", "")):
+        with smtplib.SMTP("127.0.0.1", exim.ports[service]) as smtp:
+            assert refusal(smtp, STRANGER)[: len("550 ")] == answer
+            assert "starttls" in smtp.esmtp_features
+            assert answer or smtp.data("Hello\r\n")[0] == 250
 
 
 def exim_client(exim, context: ssl.SSLContext, service: str, host: str = "localhost") -> smtplib.SMTP:
@@ -251,3 +271,56 @@ def exim_client(exim, context: ssl.SSLContext, service: str, host: str = "localh
     smtp = smtplib.SMTP(host, exim.starttls)
     smtp.starttls(context=context)
     return smtp
+
+
+# NSD
+
+
+@pytest.fixture
+def resolver(name_server) -> dns.resolver.Resolver:
+    resolver = dns.resolver.Resolver(configure=False)
+    host, _, port = name_server.address.rpartition(":")
+    resolver.nameservers, resolver.port = [host], int(port)
+    return resolver
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kind", "records"),
+    [
+        ("mail", "A", ["127.0.0.1"]),
+        ("cluster", "A", ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"]),
+        ("half", "A", ["127.0.0.1", NOBODY]),
+        ("both", "AAAA", ["::1"]),
+        ("_submission._tcp", "SRV", ["0 1 587 mail.example.test."]),
+        ("_pop3._tcp", "SRV", ["0 0 0 ."]),
+        ("no-mail", "MX", ["0 ."]),
+    ],
+)
+def test_nsd_serves_the_zone(resolver, name, kind, records, tcp):
+    assert sorted(record.to_text() for record in resolver.resolve(f"{name}.{DOMAIN}", kind, tcp=tcp)) == records
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("127.0.0.1", "mail"), ("127.0.0.2", "other"), ("::1", "both"), ("127.0.0.3", None)]
+)
+def test_nsd_knows_names_of_addresses(resolver, address, name):
+    if name is None:
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            resolver.resolve_address(address)
+        return
+    assert [record.to_text() for record in resolver.resolve_address(address)] == [f"{name}.{DOMAIN}."]
+    forward = resolver.resolve(f"{name}.{DOMAIN}", "AAAA" if ":" in address else "A")
+    assert (address in [record.to_text() for record in forward]) == (name != "other")
+
+
+def test_nsd_serves_the_zones_of_a_test(name_server):
+    with NameServer({"test": "@ TXT hello"}) as server:
+        assert server.dns != name_server.dns
+        answer = dns.query.udp(dns.message.make_query("test", "TXT"), "127.0.0.1", port=server.dns, timeout=5)
+        assert answer.answer[0][0].to_text() == '"hello"'
+
+
+def test_nsd_says_what_is_wrong_with_a_zone(name_server):
+    with pytest.raises(RuntimeError, match="unrecognized RR type 'rubbish'"):
+        NameServer({"test": "@ rubbish"}).start()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Callable, ClassVar, NamedTuple, Optional
+from typing import Callable, ClassVar, NamedTuple, Optional, TypeVar
 
 DOMAIN = "example.test"
 
@@ -91,9 +91,13 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_
         time.sleep(0.02)
 
 
+AnyServer = TypeVar("AnyServer", bound="Server")
+
+
 class Server:
     """A server that runs in the foreground as our child; all that it reads and writes is in one directory.
 
+    It runs from `start()` to `stop()`, or in the block of a `with`.
     The port of each of its services is an attribute: `postfix.starttls`. All ports are on every one of
     `loopback_addresses()`.
     """
@@ -103,6 +107,7 @@ class Server:
     services: ClassVar[Iterable[str]]
     greeting: ClassVar[bytes] = b"220 "  # of the first service, which knows QUIT
     directory: Path
+    stdin: ClassVar[int] = subprocess.DEVNULL
     guard: ClassVar[str] = GUARD
     ports: Mapping[str, int] = {}
     process: subprocess.Popen[bytes]
@@ -113,6 +118,13 @@ class Server:
             return self.ports[service]
         except KeyError:
             raise AttributeError(f"{type(self).__name__} has no service {service!r}, or is not started") from None
+
+    def __enter__(self: AnyServer) -> AnyServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
 
     @classmethod
     def find_program(cls) -> Optional[str]:
@@ -180,7 +192,7 @@ class Server:
             with open(self.directory / "output", "wb") as output:
                 self.process = subprocess.Popen(
                     self.command(),
-                    stdin=subprocess.DEVNULL,
+                    stdin=self.stdin,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,  # Ctrl-C is for pytest, which stops us in its own time

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from . import run_directory
+from .issuing import KINDS, LIFETIME, Issued, Kind, issue
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-LIFETIME = timedelta(days=90)
-
-SELF_SIGN = (
-    f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {LIFETIME.days}"
-    " -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
-)
 
 
 class Certificate(NamedTuple):
@@ -59,37 +56,52 @@ class CertificateAuthority:
             key_type=key_type,
             common_name=common_name,
         )
-        certificate = self._new_paths()
-        for pem in issued.cert_chain_pems:
-            pem.write_to_path(str(certificate.cert_path), append=True)
-        issued.private_key_pem.write_to_path(str(certificate.key_path))
-        return self._readable(certificate)
+        chain = [pem.bytes() for pem in issued.cert_chain_pems]
+        return self._store(chain, issued.private_key_pem.bytes())
+
+    def make(self, kind: str, *names: str) -> Certificate:
+        """Make a certificate of one of KINDS, by default for this host."""
+        return self.make_special(KINDS[kind], *names)
+
+    def make_special(self, kind: Kind, *names: str) -> Certificate:
+        """Make a certificate such as there is none among KINDS, by default for this host."""
+        issuer = {"known": self._root, "unknown": as_issuer(trustme.CA()), "self": None}[kind.issuer]
+        intermediates: list[Issued] = []
+        for number, ends in enumerate(kind.intermediates, start=1):
+            authority = Kind(begins=min(-LIFETIME, ends - LIFETIME), ends=ends)
+            issuer = issue(authority, (f"Intermediate authority {number}",), issuer, authority=True)
+            intermediates.append(issuer)
+        leaf = issue(kind, names or LOCAL_NAMES, issuer)
+        return self._store([leaf.pem, *(intermediates[index].pem for index in kind.sends)], leaf.key_pem)
 
     def issue_expired(self) -> Certificate:
         """Issue a certificate for this host that expired yesterday."""
-        yesterday = datetime.now(timezone.utc) - timedelta(days=1)
-        return self.issue(not_before=yesterday - LIFETIME, not_after=yesterday)
+        return self.make("expired")
 
     def self_signed(self) -> Certificate:
-        """Make a certificate for this host that nobody issued; trustme has none, so it is a matter for openssl."""
-        certificate = self._new_paths()
-        subprocess.run(
-            [*SELF_SIGN.split(), "-out", str(certificate.cert_path), "-keyout", str(certificate.key_path)],
-            check=True,
-            capture_output=True,
-        )
-        return self._readable(certificate)
+        """Make a certificate for this host that nobody issued."""
+        return self.make("selfsigned")
 
     def remove(self) -> None:
         """Remove all files."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _new_paths(self) -> Certificate:
-        number = len(list(self.directory.glob("*.cert"))) + 1
-        return Certificate(self.directory / f"{number}.cert", self.directory / f"{number}.key")
+    @cached_property
+    def _root(self) -> Issued:
+        return as_issuer(self._authority)
 
-    @staticmethod
-    def _readable(certificate: Certificate) -> Certificate:
+    def _store(self, chain: list[bytes], key: bytes) -> Certificate:
+        number = len(list(self.directory.glob("*.cert"))) + 1
+        certificate = Certificate(self.directory / f"{number}.cert", self.directory / f"{number}.key")
+        certificate.cert_path.write_bytes(b"".join(chain))
+        certificate.key_path.write_bytes(key)
         for path in certificate:
             path.chmod(0o644)
         return certificate
+
+
+def as_issuer(authority: trustme.CA) -> Issued:
+    """Hand an authority of trustme's over to `issuing.issue()`."""
+    certificate = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key = load_pem_private_key(authority.private_key_pem.bytes(), password=None)
+    return Issued(certificate, key)

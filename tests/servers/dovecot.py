@@ -17,6 +17,7 @@ from pathlib import Path
 from . import DOMAIN, LOGINS, MAILBOXES, Login, Server, free_port, loopback_addresses
 from .certificates import LOCAL_NAMES, Certificate, CertificateAuthority
 from .mailboxes import BYTES_LIMIT, ENCODED, FOLDERS, MESSAGES_LIMIT, Mail
+from .tls_services import ANY_CIPHER, TLS_CERTIFICATES, TLS_FROM
 
 # service: Dovecot's process and whether TLS comes first
 LISTENERS = {
@@ -36,7 +37,11 @@ STRICT = "127.0.0.2"  # no passwords in the clear before TLS
 NO_TLS = "127.0.0.3"  # no TLS, hence passwords in the clear
 CLIENT_CERTIFICATES = "127.0.0.4"  # after TLS with a certificate of `Dovecot.client_certificate()`: its owner
 SINGLE = "127.0.0.5"  # like STRICT, but for no more than one connection of a user at a time
-ADDRESSES = (STRICT, NO_TLS, CLIENT_CERTIFICATES, SINGLE)
+# Each has another certificate or other versions of TLS: `Dovecot.tls_address()`. No Dovecot can be told to speak an old
+# version of TLS only.
+TLS_SERVICES = {**TLS_CERTIFICATES, **TLS_FROM}
+TLS_ADDRESSES = {name: f"127.0.1.{number}" for number, name in enumerate(TLS_SERVICES, start=1)}
+ADDRESSES = (STRICT, NO_TLS, CLIENT_CERTIFICATES, SINGLE, *TLS_ADDRESSES.values())
 
 # All users below have this password.
 PASSWORD = "secret"
@@ -187,6 +192,17 @@ service lmtp {{
 }}
 """
 
+TLS_LOCAL = """\
+local {address} {{
+  ssl_cert = <{certificate.cert_path}
+  ssl_key = <{certificate.key_path}
+  ssl_alt_cert = {alt_cert}
+  ssl_alt_key = {alt_key}
+  ssl_min_protocol = {oldest}
+  ssl_cipher_list = {ciphers}
+}}
+"""
+
 LISTENER = """\
 service {process} {{
   inet_listener {service} {{
@@ -226,7 +242,7 @@ GUARD = 'read -r _; kill -s TERM "$0"'
 class Dovecot(Server):
     """Dovecot 2.3.
 
-    Besides the ports on `loopback_addresses()` there are the same on STRICT, NO_TLS and CLIENT_CERTIFICATES.
+    Besides the ports on `loopback_addresses()` there are the same on all ADDRESSES.
     """
 
     name = "Dovecot"
@@ -261,6 +277,13 @@ class Dovecot(Server):
         }
         signed = ".".join(base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
         return f"{signed}.{base64url(hmac.digest(self._key, signed.encode(), 'sha256'))}"
+
+    def tls_address(self, service: str) -> str:
+        """The address of one of TLS_SERVICES, for which its certificate is good, too, if it is for this host at all.
+
+        All ports are there, but LMTP has no certificate of its own at any address.
+        """
+        return TLS_ADDRESSES[service]
 
     def client_certificate(self, username: str) -> Certificate:
         """A certificate with which a user can log in (EXTERNAL) at CLIENT_CERTIFICATES."""
@@ -308,7 +331,7 @@ class Dovecot(Server):
         for service, (process, tls) in LISTENERS.items():
             ssl = "yes" if tls else "no"
             configuration += LISTENER.format(process=process, service=service, port=self.ports[service], ssl=ssl)
-        self.write("dovecot.conf", configuration)
+        self.write("dovecot.conf", configuration + "".join(self._tls_locals()))
         self.write("users", "".join(self._users()))
         refusals = "\n  ".join(REFUSAL.format(name=name, answer=answer) for name, answer in REFUSALS.items())
         self.write("refusals.lua", REFUSALS_SCRIPT.format(refusals=refusals))
@@ -317,6 +340,19 @@ class Dovecot(Server):
         self.make_directory("keys/default", MAIL_USER)
         self.make_directory("keys/default/HS256", MAIL_USER)
         self.write("keys/default/HS256/default", b64encode(self._key).decode())
+
+    def _tls_locals(self) -> Iterator[str]:
+        for name, service in TLS_SERVICES.items():
+            address = TLS_ADDRESSES[name]
+            certificate, *alternatives = service.certificates(self._ca, *LOCAL_NAMES, address)
+            yield TLS_LOCAL.format(
+                address=address,
+                certificate=certificate,
+                alt_cert="".join(f"<{alternative.cert_path}" for alternative in alternatives),
+                alt_key="".join(f"<{alternative.key_path}" for alternative in alternatives),
+                oldest=service.oldest,
+                ciphers=ANY_CIPHER,
+            )
 
     def _users(self) -> Iterator[str]:
         names = {login.name for login in LOGINS}

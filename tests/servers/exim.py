@@ -26,7 +26,7 @@ deliver_drop_privilege
 
 primary_hostname = exim.{domain}
 local_interfaces = <; {addresses}
-daemon_smtp_ports = {ports[starttls]} : {ports[implicit]}
+daemon_smtp_ports = {ports[starttls]} : {ports[implicit]} : {ports[open_relay]}
 tls_on_connect_ports = {ports[implicit]}
 tls_advertise_hosts = *
 tls_certificate = {certificate.cert_path}
@@ -38,6 +38,8 @@ begin acl
 recipient:
   accept
     authenticated = *
+  accept
+    condition = ${{if eq{{$received_port}}{{{ports[open_relay]}}}}}
   require
     message = relay not permitted
     domains = {domain}
@@ -81,11 +83,14 @@ login:
 
 
 class Exim(Server):
-    """Exim with STARTTLS on one port and TLS from the start on another; logins over TLS only."""
+    """Exim with STARTTLS on one port and TLS from the start on another; logins over TLS only.
+
+    On a third port, with STARTTLS, it relays for everybody; nothing that is for elsewhere gets there, though.
+    """
 
     name = "Exim"
     program = "exim4"
-    services = ("starttls", "implicit")
+    services = ("starttls", "implicit", "open_relay")
 
     def __init__(self, ca: CertificateAuthority) -> None:
         self._ca = ca

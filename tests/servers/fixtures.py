@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import pytest
 
-from . import Server
+from . import AnyServer
 from .certificates import CertificateAuthority
 from .cyrus import Cyrus
 from .dovecot import Dovecot
 from .exim import Exim
+from .nsd import NameServer
 from .postfix import Postfix
-
-AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 def running(server: AnyServer) -> Iterator[AnyServer]:
@@ -65,3 +63,9 @@ def exim(ca: CertificateAuthority) -> Iterator[Exim]:
 def cyrus(ca: CertificateAuthority) -> Iterator[Cyrus]:
     """Cyrus on loopback."""
     yield from running(Cyrus(ca))
+
+
+@pytest.fixture(scope="session")
+def name_server() -> Iterator[NameServer]:
+    """NSD on loopback with the zones of nsd.ZONES."""
+    yield from running(NameServer())

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import DOMAIN, MAILBOXES, SEARCH_PATH, Server, loopback_addresses, wait_until
-from .certificates import CertificateAuthority
+from .certificates import Certificate, CertificateAuthority
+from .tls_services import TLS_CERTIFICATES, TLS_FROM, TLS_ONLY, TlsService
 
 OFFER_TLS = {"smtpd_tls_security_level": "may"}
+TLS_FIRST = {"smtpd_tls_wrappermode": "yes"}
 LOGIN = {
     "smtpd_sasl_auth_enable": "yes",
     "smtpd_tls_auth_only": "yes",
     "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
 }
+RELAY_FOR_NETWORKS = "permit_mynetworks, reject_unauth_destination"
+
+# Services with STARTTLS, each with another certificate or with other versions; whoever is not here and speaks TLS has
+# a good certificate and all versions. For each there is one with TLS from the start, see `Postfix.tls_port()`.
+TLS_SERVICES = {**TLS_CERTIFICATES, **TLS_FROM, **TLS_ONLY}
+IMPLICIT = "implicit_"
 
 # What each service has beyond MAIN, as options of its line in master.cf.
 SERVICES: dict[str, dict[str, str]] = {
     "plain": {},
     "starttls": OFFER_TLS,
-    "implicit": {"smtpd_tls_wrappermode": "yes"},
+    "implicit": TLS_FIRST,
     "submission": {"smtpd_tls_security_level": "encrypt", **LOGIN},
-    "submissions": {"smtpd_tls_wrappermode": "yes", **LOGIN},
+    "submissions": {**TLS_FIRST, **LOGIN},
     "plaintext_auth": {**LOGIN, "smtpd_tls_auth_only": "no"},
-    # These have bad certificates, made below; whoever else speaks TLS has a good one.
-    "expired": OFFER_TLS,
-    "wrong_name": OFFER_TLS,
-    "unknown_issuer": OFFER_TLS,
-    "selfsigned": OFFER_TLS,
     # At the restrictions of the sender nothing has been refused as relaying or unknown yet, so it's every recipient.
     "refusing": {"smtpd_sender_restrictions": "check_recipient_access static:{550 5.7.1 Not welcome here}"},
     "deferring": {"smtpd_sender_restrictions": "check_recipient_access static:{450 4.7.1 Greylisted, come back later}"},
@@ -41,7 +44,11 @@ SERVICES: dict[str, dict[str, str]] = {
         "smtpd_client_restrictions": "check_client_access static:{421 4.3.2 All server ports are busy}",
         "smtpd_delay_reject": "no",
     },
+    # An open relay, for whom everybody is of the house; as everywhere here, what is for elsewhere then vanishes.
+    "open_relay": {**OFFER_TLS, "mynetworks": "0.0.0.0/0 [::]/0", "smtpd_relay_restrictions": RELAY_FOR_NETWORKS},
     "rejecting": {"smtpd_client_restrictions": "reject", "smtpd_delay_reject": "no"},
+    **dict.fromkeys(TLS_SERVICES, OFFER_TLS),
+    **{IMPLICIT + name: TLS_FIRST for name in TLS_SERVICES},
 }
 
 # Also reached by a Unix socket: like `plain`.
@@ -123,6 +130,10 @@ class Postfix(Server):
         """The Unix socket of a service like `plain`."""
         return self.directory / "queue" / "public" / SOCKET_SERVICE
 
+    def tls_port(self, service: str, implicit: bool = False) -> int:
+        """The port of one of TLS_SERVICES, with STARTTLS or with TLS from the start."""
+        return self.ports[IMPLICIT + service if implicit else service]
+
     def configure(self) -> None:
         self.make_directory("queue", "root")
         self.make_directory("queue/pid", "root")
@@ -148,23 +159,27 @@ class Postfix(Server):
         self.write("master.cf", MASTER + "\n".join(self._listeners()) + "\n")
 
     def _listeners(self) -> Iterator[str]:
-        good = self._ca.issue()
-        special = {
-            "expired": self._ca.issue_expired(),
-            "wrong_name": self._ca.issue("other.example"),
-            "unknown_issuer": self._ca.issue(known_issuer=False),
-            "selfsigned": self._ca.self_signed(),
-        }
+        good = chain_files([self._ca.issue()])
+        special = {name: self._tls_options(service) for name, service in TLS_SERVICES.items()}
         yield f"{SOCKET_SERVICE} unix n - n - - smtpd"
         for service, options in SERVICES.items():
-            certificate = special.get(service, good)
+            tls = special.get(service.removeprefix(IMPLICIT), good)
+            if any(name.startswith("smtpd_tls_") for name in options):
+                options = {**options, **tls}
             for address in loopback_addresses():
                 yield f"[{address}]:{self.ports[service]} inet n - n - - smtpd"
                 yield f"  -o syslog_name=postfix/{service}"
-                if any(name.startswith("smtpd_tls_") for name in options):
-                    yield f"  -o {{smtpd_tls_chain_files = {certificate.key_path}, {certificate.cert_path}}}"
                 for name, value in options.items():
                     yield f"  -o {{{name} = {value}}}"
+
+    def _tls_options(self, service: TlsService) -> dict[str, str]:
+        versions = f">={service.oldest}, <={service.newest}"
+        # Ciphers need no choice, since Postfix itself lowers the security level to 0.
+        return {
+            **chain_files(service.certificates(self._ca)),
+            "smtpd_tls_protocols": versions,
+            "smtpd_tls_mandatory_protocols": versions,
+        }
 
     def command(self) -> list[str]:
         # master(8) itself: `postfix start-fg` does no more than to check the directories that we have just made.
@@ -186,3 +201,8 @@ class Postfix(Server):
     def _all_ended(log: str) -> bool:
         # Never none: the first conversation was the one that found out whether Postfix had started.
         return 0 < log.count(": connect from ") == log.count(": disconnect from ")
+
+
+def chain_files(certificates: Iterable[Certificate]) -> dict[str, str]:
+    files = ", ".join(f"{certificate.key_path}, {certificate.cert_path}" for certificate in certificates)
+    return {"smtpd_tls_chain_files": files}
