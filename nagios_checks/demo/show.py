@@ -101,7 +101,7 @@ def show() -> int:
         with DemoHost() as host:
             wrong = [scene.title for scene in SCENES if not _play(scene, host)]
     except DemoError as error:
-        sys.stdout.write(f"mailprobe: {error}\n")
+        sys.stderr.write(f"mailprobe demo: {error}\n")
         return EXIT_UNKNOWN
     if wrong:
         sys.stdout.write(f"{len(wrong)} of {len(SCENES)} checks did not say what they should: {'; '.join(wrong)}\n")
