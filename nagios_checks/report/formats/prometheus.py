@@ -46,7 +46,7 @@ def _families(health: Health) -> Mapping[str, Family]:
 
     def add(name: str, words: str, value: float, labels: Mapping[str, str]) -> None:
         family = families.setdefault(name, Family(words, tuple(labels)))
-        if math.isfinite(value):
+        if math.isfinite(value) and family.labels == tuple(labels):
             family.samples.setdefault(tuple(printable(label) for label in labels.values()), value)
 
     add("mailprobe_run_timestamp_seconds", "When the run began.", health.started.timestamp(), {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from mailprobe.text import printable
@@ -162,6 +162,11 @@ def stages(outcome: Outcome) -> list[tuple[str, float]]:
     return [(name, value) for name, value in found if value is not None]
 
 
+def finite(values: Sequence[tuple[datetime, float]]) -> list[tuple[datetime, float]]:
+    """A trend without the values that are no numbers."""
+    return [(time, value) for time, value in values if math.isfinite(value)]
+
+
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
@@ -266,8 +271,3 @@ def instant(text: object) -> datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def span(times: Sequence[datetime]) -> timedelta:
-    """From the first to the last."""
-    return times[-1] - times[0] if times else timedelta()
