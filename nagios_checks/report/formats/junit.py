@@ -57,7 +57,7 @@ def _add_suite(root: ET.Element, number: int, name: str, outcomes: list[Outcome]
     ET.SubElement(suite, "properties")
     for outcome in outcomes:
         _add_case(suite, outcome, health)
-    ET.SubElement(suite, "system-out").text = "\n".join(_inert(note) for note in health.notes)
+    ET.SubElement(suite, "system-out").text = "\n".join(printable(note) for note in health.notes)
     ET.SubElement(suite, "system-err")
 
 
@@ -68,7 +68,7 @@ def _add_case(suite: ET.Element, outcome: Outcome, health: Health) -> None:
     if outcome.state in RESULTS:
         message = f"{outcome.where}: {summary(outcome)}"
         result = ET.SubElement(case, RESULTS[outcome.state], {"type": outcome.state, "message": cell(message)})
-        result.text = "\n".join(map(_inert, _text(outcome, health)))
+        result.text = "\n".join(map(printable, _text(outcome, health)))
 
 
 def _text(outcome: Outcome, health: Health) -> Iterator[str]:

@@ -24,7 +24,6 @@ from .view import (
     place,
     seconds,
     since,
-    summary,
     zone_of,
 )
 
@@ -78,8 +77,6 @@ def _problem(outcome: Outcome, health: Health) -> Iterator[str]:
     yield ""
     past = [since(outcome.past, health), flapping(outcome.past, health)] if outcome.past else []
     yield "; ".join(filter(None, [f"{_name(outcome.protocol)} at {code(outcome.where)}", *past]))
-    yield ""
-    yield code(summary(outcome))
     yield ""
     found = findings(outcome)
     for finding in found[:MAX_FINDINGS]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from mailprobe.text import printable
 from mailprobe.version import __version__
 
-from ..outcome import Health, Outcome
+from ..outcome import Health, Outcome, Past
 from . import Choices
 from . import view
 
@@ -92,12 +92,25 @@ def _check(outcome: Outcome, number: int, detailed: bool, health: Health) -> Map
         "name": view.cell(outcome.name),
         "place": ", ".join(filter(None, (outcome.group, f"{outcome.protocol} at {outcome.where}"))),
         "summary": view.summary(outcome),
+        **_age(past, health),
         "since": view.since(past, health) if past else "",
         "flapping": view.flapping(past, health) if past else "",
         "took": "" if took is None else view.seconds(took),
         "certificate": "" if days is None else view.days_words(int(days)),
     }
     return {**row, **_details(outcome, health)} if detailed else row
+
+
+def _age(past: Past | None, health: Health) -> Mapping[str, str]:
+    """Since when, as short as a table wants it."""
+    if past is None:
+        return {"age": "", "age_more": ""}
+    if past.previous_state is None:
+        return {"age": "first run", "age_more": ""}
+    if past.changed:
+        return {"age": "new", "age_more": f"{_words(past.previous_state)} before"}
+    since = view.moment(past.since, view.zone_of(health))
+    return {"age": view.age(past.since, health), "age_more": "flapping" if past.flapping else f"since {since}"}
 
 
 def _details(outcome: Outcome, health: Health) -> Mapping[str, Any]:

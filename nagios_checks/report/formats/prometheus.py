@@ -92,5 +92,5 @@ def _measured(measurement: Measurement) -> Iterator[tuple[str, str, float, Mappi
     plain = re.sub(r"[^a-zA-Z0-9_]", "_", base)
     if unit and not plain.endswith(f"_{unit}"):
         plain = f"{plain.removesuffix('_percent')}_{unit}"
-    words = f"The measurement {printable(base, limit=80)} of the check."
+    words = f"{printable(base, limit=80)}, as the check measured it."
     yield f"mailprobe_{plain}", words, measurement.value / divisor, more

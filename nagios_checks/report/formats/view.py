@@ -66,8 +66,13 @@ def amount(value: float, unit: str) -> str:
     """A measurement with its unit; a long time, as an age is, in words."""
     if unit == "s":
         return duration(value) if value >= 120 else seconds(value)
+    if unit == "B":
+        for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+            if abs(value) < 1024:
+                break
+            value /= 1024
     number = f"{value:.2f}".rstrip("0").rstrip(".")
-    return f"{number} {unit}".strip() if unit != "%" else f"{number} %"
+    return f"{number} {unit}".strip()
 
 
 def days_words(days: int) -> str:
@@ -87,11 +92,12 @@ def since(past: Past, health: Health) -> str:
         return "seen for the first time"
     if past.changed:
         return f"new in this run, {past.previous_state.upper()} before"
-    return f"since {moment(past.since, zone_of(health))} ({duration(_age(past.since, health))})"
+    return f"since {moment(past.since, zone_of(health))} ({age(past.since, health)})"
 
 
-def _age(time: datetime, health: Health) -> float:
-    return max(0.0, (health.started.astimezone(timezone.utc) - time.astimezone(timezone.utc)).total_seconds())
+def age(time: datetime, health: Health) -> str:
+    """How long ago that was when the run began."""
+    return duration(max(0.0, (health.started - time).total_seconds()))
 
 
 def flapping(past: Past, health: Health) -> str:
