@@ -7,11 +7,12 @@ driver nor a library is between the test and the browser, and no port is open.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -48,6 +49,13 @@ class BrowserError(Exception):
     """The browser did not do what it was told."""
 
 
+def _high(descriptor: int) -> int:
+    """The same under a number above 3 and 4, which are Chromium's."""
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(descriptor)
+    return high
+
+
 @final
 class Browser:
     """One page in a browser of its own while the `with` block lasts."""
@@ -57,18 +65,13 @@ class Browser:
         if found is None:
             raise BrowserError("there is no Chromium on this machine")
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Chromium's children end after it
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
-        # The shell gives the pipes the numbers that Chromium wants; its sandbox does not work for root.
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        theirs_in, self._out = (_high(descriptor) for descriptor in os.pipe())
+        self._in, theirs_out = (_high(descriptor) for descriptor in os.pipe())
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's does not work for root
         command = [found, *FLAGS, *sandbox, f"--user-data-dir={self._profile.name}", "about:blank"]
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(theirs_in, theirs_out),
-        )
+        null = ((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3))
+        ends = ((os.POSIX_SPAWN_DUP2, theirs_in, 3), (os.POSIX_SPAWN_DUP2, theirs_out, 4))
+        self._pid = os.posix_spawn(found, command, os.environ, file_actions=[*null, *ends], setpgroup=0)
         os.close(theirs_in)
         os.close(theirs_out)
         self._buffer = b""
@@ -94,8 +97,8 @@ class Browser:
             self.command(f"{domain}.enable")
 
     def _stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
         os.close(self._in)
         os.close(self._out)
         self._profile.cleanup()

@@ -21,16 +21,16 @@ from .view import (
     flapping,
     measured,
     moment,
-    place,
     seconds,
     since,
     zone_of,
 )
 
-# Names that no renderer finds anything in: letters, digits, blanks, and commas, dots, brackets or hyphens inside.
-HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,.()-](?![ ,.()-]))*")
-# What becomes a link all the same.
-LINK = re.compile(r"www\.|://|\b[0-9a-f]{7,40}\b", re.IGNORECASE)
+# Names that no renderer finds anything in: letters, digits, blanks, commas, hyphens and brackets. A dot between letters
+# would make an address of them.
+HARMLESS = re.compile(r"[^\W_](?:[^\W_]|[ ,()'-]){0,99}")
+# What trackers take for a commit and link.
+COMMIT = re.compile(r"\b[0-9a-f]{7,40}\b", re.IGNORECASE)
 ICONS = {"critical": "\N{CROSS MARK}", "warning": "\N{WARNING SIGN}", "unknown": "\N{BLACK QUESTION MARK ORNAMENT}"}
 ICONS["ok"] = "\N{WHITE HEAVY CHECK MARK}"
 
@@ -86,10 +86,15 @@ def _problem(outcome: Outcome, health: Health) -> Iterator[str]:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    at = " ".join(filter(None, [code(finding.code) if finding.code else "", place(finding)]))
+    at = " ".join(filter(None, [code(finding.code), _place(finding)]))
     yield f"- **{finding.state.upper()}**{f' {at}' if at else ''}: {code(finding.message)}"
     if finding.hint:
         yield f"  - What to do: {_plain(finding.hint)}"
+
+
+def _place(finding: Finding) -> str:
+    stage = f"at {_name(finding.stage)}" if finding.stage else ""
+    return ", ".join(filter(None, [stage, f"with {code(finding.address)}" if finding.address else ""]))
 
 
 def _state(state: str) -> str:
@@ -106,9 +111,9 @@ def code(text: str) -> str:
 
 def _name(text: str) -> str:
     """A name of the configuration's: as it is where it is plain, else as code."""
-    return text if HARMLESS.fullmatch(text) and not LINK.search(text) else code(text)
+    return text if HARMLESS.fullmatch(text) and not COMMIT.search(text) else code(text)
 
 
 def _plain(hint: str) -> str:
     """One of our own hints: what of it Markdown would act on is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", hint)
+    return re.sub(r"([\\`*_{}\[\]<>#~])", r"\\\1", cell(hint))

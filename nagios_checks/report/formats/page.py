@@ -136,9 +136,7 @@ def _details(outcome: Outcome, health: Health) -> Mapping[str, Any]:
 def _stages(outcome: Outcome) -> list[Mapping[str, Any]]:
     stages = view.stages(outcome)
     whole = sum(value for dummy, value in stages) or 1.0
-    return [
-        {"name": name, "share": 100 * value / whole, "words": view.seconds(value)} for name, value in stages
-    ]
+    return [{"name": name, "share": 100 * value / whole, "words": view.seconds(value)} for name, value in stages]
 
 
 def _charts(outcome: Outcome, health: Health) -> list[Mapping[str, str]]:
@@ -155,10 +153,10 @@ def _points(values: Sequence[tuple[datetime, float]]) -> str:
     """The points of a line, by time from left to right, and from zero up."""
     begin = values[0][0]
     whole = (values[-1][0] - begin).total_seconds() or 1.0
-    highest = max(value for dummy, value in values) or 1.0
+    highest = max(0.0, *(value for dummy, value in values)) or 1.0
     return " ".join(
         f"{CHART_WIDTH * (time - begin).total_seconds() / whole:.2f},"
-        f"{CHART_BASE - CHART_HEIGHT * max(0.0, value) / max(highest, 1e-9):.2f}"
+        f"{CHART_BASE - CHART_HEIGHT * (max(0.0, value) / highest):.2f}"
         for time, value in values
     )
 

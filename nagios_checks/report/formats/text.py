@@ -36,7 +36,8 @@ def render(health: Health, choices: Choices) -> str:
 def _lines(health: Health, choices: Choices) -> Iterator[str]:
     yield from _wrapped(f"{health.state.upper()} - {counted(health)}")
     when = f"{moment(health.started, zone_of(health))}, in {seconds(health.elapsed)}"
-    yield from _wrapped(f"{printable(health.title, limit=200)}, {when}")
+    # The title is not ours, so it does not begin a line.
+    yield from _wrapped(f"{when}: {printable(health.title, limit=200)}", hanging="  ")
     for note in health.notes:
         yield from _wrapped(f"Note: {note}", hanging="  ")
     for outcome in health.worst_first:
