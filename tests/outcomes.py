@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from mailprobe.report import Problem
 from nagios_checks import imap, pop3, smtp
 from nagios_checks.arguments import parse, to_options, to_ranges
 from nagios_checks.common import CheckSpec, build, parser
 from nagios_checks.demo import USER
 from nagios_checks.demo.host import DemoHost
 from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past
-
-from mailprobe.report import Problem
 
 NOW = datetime(2026, 11, 23, 17, 10, tzinfo=timezone.utc)
 SPECS = {"smtp": smtp.CHECK, "pop3": pop3.CHECK, "imap": imap.CHECK}

@@ -22,13 +22,13 @@ import jsonschema
 import pytest
 from lxml import etree
 from markdown_it import MarkdownIt
+from prometheus_client.parser import text_string_to_metric_families
+
+from mailprobe.report import HINTS, Code
 from nagios_checks.report.formats import FORMATS, Choices
 from nagios_checks.report.formats.page import MAX_HEALTHY
 from nagios_checks.report.formats.view import MAX_FINDINGS, cell
 from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past
-from prometheus_client.parser import text_string_to_metric_families
-
-from mailprobe.report import HINTS, Code
 
 from . import outcomes
 from .outcomes import NOW, demo_outcomes, health, outcome, past
@@ -207,8 +207,8 @@ def test_a_run_without_checks_is_unknown_in_every_format() -> None:
 
 def test_the_formats_are_loaded_only_when_they_are_used() -> None:
     words = (
-        "import sys, nagios_checks.report.formats as f; "
-        "print(*(m for m in ('jinja2', 'prometheus_client', 'xml.etree.ElementTree') if m in sys.modules), list(f.FORMATS))"
+        "import sys, nagios_checks.report.formats as f; late = ('jinja2', 'prometheus_client', 'xml.etree');"
+        "print(*(module for module in late if module in sys.modules), list(f.FORMATS))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout == "['text', 'html', 'markdown', 'json', 'junit', 'prometheus']\n"
@@ -289,9 +289,8 @@ def test_the_page_has_no_script_and_no_style_but_its_own_and_loads_nothing(eight
     assert all(re.fullmatch(r"#[a-z0-9-]+|data:,", value) for value in page.values["href"])
     assert len([tag for tag in page.tags if isinstance(tag, tuple) and tag[0] == "style"]) == 1
     policy = next(value for value in page.values["content"] if "default-src" in value)
-    assert re.fullmatch(
-        r"default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}='; img-src data:; base-uri 'none'; form-action 'none'",
-        policy,
+    assert re.sub("sha256-[A-Za-z0-9+/]{43}=", "HASH", policy) == (
+        "default-src 'none'; style-src 'HASH'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -389,7 +388,7 @@ def walk(tokens: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", EVIL)
 def test_markdown_renders_to_the_same_document_whatever_a_server_says(text: str) -> None:
-    harmless, dummy, dummy_code = rendered(written("markdown", ill_run("good.morning"), all=True))
+    harmless, _, _ = rendered(written("markdown", ill_run("good.morning"), all=True))
     hostile, outside, inside = rendered(written("markdown", ill_run(text), all=True))
     assert hostile == harmless
     assert not set(hostile) & {"a", "img", "em", "s", "html_block", "html_inline", "fence", "code_block", "del"}

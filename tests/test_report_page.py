@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from nagios_checks.report.formats import FORMATS, Choices
 from nagios_checks.report.outcome import Health, Outcome
 
-from . import browser
+from . import browser, outcomes
 from .browser import Browser
-from . import outcomes
 from .outcomes import demo_outcomes, health, outcome, past
 from .scripted import Scripted
 

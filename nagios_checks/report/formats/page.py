@@ -20,8 +20,7 @@ from mailprobe.text import printable
 from mailprobe.version import __version__
 
 from ..outcome import Health, Outcome, Past
-from . import Choices
-from . import view
+from . import Choices, view
 
 # How many healthy checks have details of their own; with thousands a phone would not show the page any more. Those
 # with a problem always have them.
@@ -141,7 +140,7 @@ def _stages(outcome: Outcome) -> list[Mapping[str, Any]]:
 
 def _charts(outcome: Outcome, health: Health) -> list[Mapping[str, str]]:
     trends = outcome.past.trends if outcome.past else {}
-    charts = []
+    charts: list[Mapping[str, str]] = []
     for metric, title in TRENDS.items():
         values = view.finite(trends.get(metric, ()))[-MAX_POINTS:]
         if len(values) > 1:

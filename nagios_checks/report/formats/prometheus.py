@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from mailprobe.text import printable
 
@@ -31,13 +33,25 @@ class Family:
     samples: dict[tuple[str, ...], float] = field(default_factory=dict)
 
 
+class HealthCollector(Collector):
+    """Hands the metrics of a run to Prometheus' library; each of them as a gauge."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        """All families of metrics."""
+        for name, family in _families(self._health).items():
+            gauge = GaugeMetricFamily(name, family.help, labels=family.labels)
+            for labels, value in family.samples.items():
+                gauge.add_metric(labels, value)
+            yield gauge
+
+
 def render(health: Health, choices: Choices) -> str:
     """The metrics in Prometheus' text format."""
-    registry = CollectorRegistry()
-    for name, family in _families(health).items():
-        gauge = Gauge(name, family.help, family.labels, registry=registry)
-        for labels, value in family.samples.items():
-            (gauge.labels(*labels) if labels else gauge).set(value)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(HealthCollector(health))
     return generate_latest(registry).decode()
 
 

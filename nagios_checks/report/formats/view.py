@@ -26,6 +26,8 @@ MAX_LINE = 500
 
 # Characters that make a spreadsheet compute when a cell begins with them, and their wide forms.
 FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+# Units of octets.
+SIZES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 
 def cell(text: str) -> str:
@@ -67,10 +69,8 @@ def amount(value: float, unit: str) -> str:
     if unit == "s":
         return duration(value) if value >= 120 else seconds(value)
     if unit == "B":
-        for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-            if abs(value) < 1024:
-                break
-            value /= 1024
+        size = next((size for size in reversed(SIZES) if abs(value) >= SIZES[size]), "B")
+        value, unit = value / SIZES[size], size
     number = f"{value:.2f}".rstrip("0").rstrip(".")
     return f"{number} {unit}".strip()
 
