@@ -64,11 +64,11 @@ class Browser:
         found = program()
         if found is None:
             raise BrowserError("there is no Chromium on this machine")
-        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Chromium's children end after it
+        self._profile = tempfile.mkdtemp(prefix="mailprobe-browser-")
         theirs_in, self._out = (_high(descriptor) for descriptor in os.pipe())
         self._in, theirs_out = (_high(descriptor) for descriptor in os.pipe())
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's does not work for root
-        command = [found, *FLAGS, *sandbox, f"--user-data-dir={self._profile.name}", "about:blank"]
+        command = [found, *FLAGS, *sandbox, f"--user-data-dir={self._profile}", "about:blank"]
         null = ((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3))
         ends = ((os.POSIX_SPAWN_DUP2, theirs_in, 3), (os.POSIX_SPAWN_DUP2, theirs_out, 4))
         self._pid = os.posix_spawn(found, command, os.environ, file_actions=[*null, *ends], setpgroup=0)
@@ -101,7 +101,7 @@ class Browser:
         os.waitpid(self._pid, 0)
         os.close(self._in)
         os.close(self._out)
-        self._profile.cleanup()
+        shutil.rmtree(self._profile, ignore_errors=True)  # a child of Chromium's may end a moment later
 
     def command(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Say a command of the DevTools protocol; its result."""
