@@ -80,7 +80,7 @@ def written(format_name: str, run: Health, **choices: bool) -> str:
 
 def ill(text: str) -> Outcome:
     """An outcome that has this text wherever there is one at all, in the report, too."""
-    report = {
+    report: dict[str, Any] = {
         "elapsed": 1.5,
         "timings": {"connect": 0.5, "tls": None, "greeting": 1.0},
         "address": text,
@@ -97,6 +97,7 @@ def ill(text: str) -> Outcome:
         "facts": {"banner": text, "login": text, "mechanism": text, "capabilities": [text]},
         "transcript": [text, f"<-  {text}"],
     }
+    report["addresses"] = [{"address": text, "state": "critical", "certificate": report["certificate"]}, {}]
     return Outcome(
         name=text,
         protocol=text,
