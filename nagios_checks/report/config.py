@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Union
 
-from mailprobe.options import Declaration, TlsOptions, UsageError, declarations, read, spell
+from mailprobe.families import PromiseOptions
+from mailprobe.options import Declaration, UsageError, declarations, read, spell
 from mailprobe.text import printable
 
 from ..arguments import Misuse, ranges
@@ -295,7 +296,7 @@ class _File:
 
     # Ranges.
 
-    def _merged_ranges(self, layers: list[Layer], state: str, protocol: str, options: TlsOptions) -> dict[str, str]:
+    def _merged_ranges(self, layers: list[Layer], state: str, protocol: str, options: PromiseOptions) -> dict[str, str]:
         found: dict[str, Any] = {}
         for layer in layers:
             given: Table = layer.table.get(state) or Table(0)
@@ -329,9 +330,7 @@ def unusable(config: Config, file: str) -> Iterator[Fault]:
     for check in config.checks:
         if check.fault is not None:
             yield check.fault
-        prepare = getattr(check.options, "prepare", None)
-        if prepare is not None:
-            try:
-                prepare()
-            except UsageError as error:
-                yield check.blame(file, error)
+        try:
+            check.options.prepare()
+        except UsageError as error:
+            yield check.blame(file, error)
