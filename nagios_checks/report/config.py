@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Union
 
-from mailprobe.families import PromiseOptions
+from mailprobe.families import MEANINGLESS, PromiseOptions
 from mailprobe.options import Declaration, UsageError, declarations, read, spell
 from mailprobe.text import printable
 
@@ -241,6 +241,8 @@ class _File:
         spec = self.protocols[protocol]
         declared = self.declared[protocol]
         given = merged(layers, declared)
+        mode = given["tls"].value if "tls" in given else declared["tls"].default
+        given = {key: each for key, each in given.items() if each.own or key not in MEANINGLESS[mode]}
         before = len(self.faults)
         values = {name: given[name].value for name, known in declared.items() if name in given and not known.secret}
         missing = self._secrets(declared, given, values)

@@ -26,6 +26,12 @@ NEED_TLS = (
     *("ca_file", "ca_path", "client_cert", "client_key", "tls_server_name"),
     *("tls_min", "tls_max", "ciphers", "alpn"),
 )
+# What means nothing in a mode of TLS: a mistake where it was asked for, and left out where it only applies to many.
+MEANINGLESS = {
+    "none": (*NEED_TLS, "refuse_tls", "refuse_starttls_injection"),
+    "starttls": (),
+    "implicit": ("refuse_starttls_injection", "refuse_plaintext_login"),
+}
 
 
 @dataclass(frozen=True)
