@@ -366,7 +366,7 @@ class PromiseOptions(LoginOptions):
     )
     refuse_plaintext_login: bool = option(
         "The server must neither offer nor accept a login before TLS. It is tried with another connection, and broken"
-        " off before a name or a password.",
+        " off before a password.",
         default=False,
     )
     refuse_tls: tuple[str, ...] = option(

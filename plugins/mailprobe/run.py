@@ -22,8 +22,9 @@ from .text import Blotter
 
 C = TypeVar("C", bound=Conversation)
 
-# A host that could not be talked to keeps or breaks no promise.
+# A host that could not be talked to keeps or breaks no promise, and one that has enough of us is left alone.
 _NOT_REACHED = frozenset({Stage.RESOLVE, Stage.CONNECT, Stage.GREETING})
+_HAD_ENOUGH = frozenset({Code.BUSY, Code.RATE_LIMITED, Code.LOGIN_DELAY})
 
 
 def new_report(options: PromiseOptions, facts: F) -> Report[F]:
@@ -101,7 +102,7 @@ class _Visit(Generic[C]):
             talk(conversation, options, report.facts)
         if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and self._deadline.left() > 0:
             self._look_again(talk)
-        if not any(problem.stage in _NOT_REACHED for problem in report.problems):
+        if not any(each.stage in _NOT_REACHED or each.code in _HAD_ENOUGH for each in report.problems):
             for promise in promises:
                 self._try(promise)
             afterwards(options, report, self._deadline)
