@@ -17,6 +17,7 @@ from mailprobe.version import __version__
 
 from .arguments import EXIT_UNKNOWN, Misuse, Parser
 from .demo import command as demo
+from .discover import command as discover
 from .report import command as report
 from .report import schema
 
@@ -39,6 +40,14 @@ COMMANDS = {
         " plugin, the worst state: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, or when something could not be done.",
         report.add_arguments,
         report.execute,
+        "report",
+    ),
+    "discover": Command(
+        "find the mail services of a domain and write checks for them",
+        "Ask DNS for the mail services of a domain, try the well-known ports of its hosts, and print a file of checks"
+        " for what is there, for mailprobe report.",
+        discover.add_arguments,
+        discover.execute,
         "report",
     ),
     "schema": Command(
