@@ -283,10 +283,21 @@ def examples() -> Iterator[tuple[str, str]]:
         yield f"README-{number}", text
 
 
+def tasks(document: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The tasks of a list of tasks or plays, with the defaults that a play has for all modules."""
+    for entry in document:
+        defaults = entry.get("module_defaults", {}).get("group/mailprobe.checks.all", {})
+        for task in entry.get("tasks", [entry]):
+            yield {
+                name: {**defaults, **(value or {})} if name.startswith("mailprobe.checks.") else value
+                for name, value in task.items()
+            }
+
+
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in examples()])
 def test_the_options_and_results_of_every_example_exist(text: str) -> None:
     used = []
-    for task in parsed(re.sub(r"{{.*?}}", "template", text)):
+    for task in tasks(parsed(re.sub(r"{{.*?}}", "template", text))):
         for name in task:
             if name.startswith("mailprobe.checks."):
                 used.append(name.removeprefix("mailprobe.checks."))
