@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import subprocess
-import sys
-import venv
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -22,6 +18,7 @@ from mailprobe.options import Options, declarations, read, spell
 from mailprobe.report import HINTS, Certificate, Code, Facts, Problem, Report, Stage, Tls
 from mailprobe.version import __version__
 
+from .collection import SOURCE, Ansible
 from .conftest import CANARY
 from .running import REPOSITORY
 from .scripted import Scripted
@@ -33,9 +30,7 @@ from .servers.postfix import Postfix
 
 pytestmark = pytest.mark.collection
 
-SOURCE = REPOSITORY / "ansible_collection"
 CORE = REPOSITORY / "plugins" / "mailprobe"
-NAME = Path("ansible_collections") / "mailprobe" / "checks"
 
 OPTIONS: dict[str, type[Options]] = {
     "imap": imap.ImapOptions,
@@ -50,97 +45,6 @@ FACTS: dict[str, type[Facts]] = {
     "smtp": smtp.SmtpFacts,
 }
 MODULES = sorted(OPTIONS)
-
-
-class Played(NamedTuple):
-    """The results of some tasks, whether they failed or not, and all that was printed."""
-
-    results: list[dict[str, Any]]
-    output: str
-
-
-@dataclass
-class Ansible:
-    """An installed copy of the built artefact, and Ansible's commands run with it and nothing else."""
-
-    directory: Path
-    interpreter: Path
-
-    @property
-    def installed(self) -> Path:
-        return self.directory / NAME
-
-    def command(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "HOME": str(self.directory / "home"),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), *other_pythons(), os.environ["PATH"]]),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.directory),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "LC_ALL": "C.UTF-8",
-        }
-        return subprocess.run(
-            [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-        )
-
-    def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        playbook = self.directory / "playbook.yml"
-        playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-        # Not in the playbook, of which Ansible shows the lines around a task that failed.
-        values = self.directory / "variables.json"
-        values.write_text(json.dumps({**variables, "ansible_python_interpreter": str(self.interpreter)}))
-        return self.command(
-            "ansible-playbook",
-            "--inventory=localhost,",
-            "--connection=local",
-            f"--extra-vars=@{values}",
-            *arguments,
-            playbook,
-        )
-
-    def run(self, module: str, *tasks: dict[str, Any], arguments: Iterable[str] = (), **variables: str) -> Played:
-        """Run a module with the options of each task."""
-        path = self.directory / "results.json"
-        path.unlink(missing_ok=True)
-        names = [f"result_{number}" for number in range(len(tasks))]
-        kept = {"content": f"{{{{ [{', '.join(names)}] | to_json }}}}", "dest": str(path), "mode": "0600"}
-        done = self.play(
-            [
-                *(
-                    {f"mailprobe.checks.{module}": options, "register": name, "ignore_errors": True}
-                    for name, options in zip(names, tasks, strict=True)
-                ),
-                {"ansible.builtin.copy": kept, "check_mode": False},
-            ],
-            *arguments,
-            **variables,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return Played(json.loads(path.read_text()), done.stdout + done.stderr)
-
-    def result(self, module: str, *arguments: str, **options: object) -> dict[str, Any]:
-        """The result of one task, whether it failed or not."""
-        return self.run(module, options, arguments=arguments).results[0]
-
-
-def other_pythons() -> list[str]:
-    """Directories of other Pythons, for ansible-test; pyenv's shims alone do not resolve."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    return [str(path) for path in sorted(root.glob("3.*/bin"))]
-
-
-@pytest.fixture(scope="session")
-def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    directory = tmp_path_factory.mktemp("collection")
-    venv.create(directory / "node", symlinks=True, with_pip=False)
-    made = Ansible(directory, directory / "node" / "bin" / "python")
-    built = made.command("ansible-galaxy", "collection", "build", SOURCE, "--output-path", directory / "dist")
-    assert built.returncode == 0, built.stderr
-    (artefact,) = (directory / "dist").iterdir()
-    done = made.command("ansible-galaxy", "collection", "install", artefact, "-p", directory, "--no-deps")
-    assert done.returncode == 0, done.stderr
-    return made
 
 
 def parsed(text: str) -> Any:
