@@ -20,6 +20,14 @@ SOURCE = REPOSITORY / "ansible_collection"
 NAME = Path("ansible_collections") / "mailprobe" / "checks"
 
 
+GET_PIP = """
+import subprocess, sys
+subprocess.run([sys.executable, "-m", "ensurepip", "--default-pip"], check=True)
+wanted = [argument for argument in sys.argv[1:] if argument.startswith("pip==")]
+subprocess.run([sys.executable, "-m", "pip", "install", *wanted], check=True)
+"""
+
+
 class Played(NamedTuple):
     """The results of some tasks, whether they failed or not, and all that was printed."""
 
@@ -33,12 +41,16 @@ class Ansible:
 
     directory: Path
     interpreter: Path
+    programs: Path = Path(sys.executable).parent
 
     @classmethod
-    def install(cls, directory: Path) -> Ansible:
-        """Build the collection and install the artefact into a directory, with a node that has no package at all."""
+    def install(cls, directory: Path, programs: Path | None = None) -> Ansible:
+        """Build the collection and install the artefact into a directory, with a node that has no package at all.
+
+        `programs` is where Ansible's commands are, if not beside the Python of the tests.
+        """
         venv.create(directory / "node", symlinks=True, with_pip=False)
-        made = cls(directory, directory / "node" / "bin" / "python")
+        made = cls(directory, directory / "node" / "bin" / "python", programs or cls.programs)
         built = made.command("ansible-galaxy", "collection", "build", SOURCE, "--output-path", directory / "dist")
         assert built.returncode == 0, built.stderr
         done = made.command("ansible-galaxy", "collection", "install", made.artefact, "-p", directory, "--no-deps")
@@ -55,19 +67,33 @@ class Ansible:
     def installed(self) -> Path:
         return self.directory / NAME
 
-    def command(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: object, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with environment variables beside those that it needs."""
         environment = {
             **os.environ,
             "HOME": str(self.directory / "home"),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), *other_pythons(), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(self.programs), *other_pythons(), os.environ["PATH"]]),
             "ANSIBLE_COLLECTIONS_PATH": str(self.directory),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "LC_ALL": "C.UTF-8",
+            **variables,
         }
         return subprocess.run(
             [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
         )
+
+    def test(self, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ansible-test in the installed collection; `home` is where it keeps its virtual environments."""
+        home = home or self.directory / "home"
+        # It fetches get-pip from the network, unless that lies in its cache; Python brings its own as ensurepip.
+        cache = home / ".ansible" / "test" / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        for version in ("23_1_2", "24_2", "25_2"):
+            (cache / f"get_pip_{version}.py").write_text(GET_PIP)
+        return self.command("ansible-test", *arguments, "--color", "no", cwd=self.installed, HOME=str(home))
 
     def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Run tasks on localhost."""
