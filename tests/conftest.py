@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.collection"]
 
 # A password with everything that some encoding treats in its own way.
 CANARY = 'pa"ss \\ w%20rd & <ü> 1'

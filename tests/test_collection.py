@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import subprocess
-import sys
-import venv
+import tarfile
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -23,6 +20,7 @@ from mailprobe.options import Options, declarations, read, spell
 from mailprobe.report import Certificate, Facts, Problem, Report, Tls
 from mailprobe.version import __version__
 
+from .collection import SOURCE, Ansible
 from .conftest import CANARY
 from .running import REPOSITORY
 from .scripted import Scripted
@@ -34,9 +32,7 @@ from .servers.postfix import Postfix
 
 pytestmark = pytest.mark.collection
 
-SOURCE = REPOSITORY / "ansible_collection"
 CORE = REPOSITORY / "plugins" / "mailprobe"
-NAME = Path("ansible_collections") / "mailprobe" / "checks"
 
 OPTIONS: dict[str, type[Options]] = {
     "imap": imap.ImapOptions,
@@ -53,97 +49,6 @@ FACTS: dict[str, type[Facts]] = {
 MODULES = sorted(OPTIONS)
 # What a play may let the module judge, beside the options of the probe.
 EXPECTATIONS = {"max_seconds", "min_certificate_days", "warn_certificate_days"}
-
-
-class Played(NamedTuple):
-    """The results of some tasks, whether they failed or not, and all that was printed."""
-
-    results: list[dict[str, Any]]
-    output: str
-
-
-@dataclass
-class Ansible:
-    """An installed copy of the built artefact, and Ansible's commands run with it and nothing else."""
-
-    directory: Path
-    interpreter: Path
-
-    @property
-    def installed(self) -> Path:
-        return self.directory / NAME
-
-    def command(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "HOME": str(self.directory / "home"),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), *other_pythons(), os.environ["PATH"]]),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.directory),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "LC_ALL": "C.UTF-8",
-        }
-        return subprocess.run(
-            [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-        )
-
-    def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        playbook = self.directory / "playbook.yml"
-        playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-        # Not in the playbook, of which Ansible shows the lines around a task that failed.
-        values = self.directory / "variables.json"
-        values.write_text(json.dumps({**variables, "ansible_python_interpreter": str(self.interpreter)}))
-        return self.command(
-            "ansible-playbook",
-            "--inventory=localhost,",
-            "--connection=local",
-            f"--extra-vars=@{values}",
-            *arguments,
-            playbook,
-        )
-
-    def run(self, module: str, *tasks: dict[str, Any], arguments: Iterable[str] = (), **variables: str) -> Played:
-        """Run a module with the options of each task."""
-        path = self.directory / "results.json"
-        path.unlink(missing_ok=True)
-        names = [f"result_{number}" for number in range(len(tasks))]
-        kept = {"content": f"{{{{ [{', '.join(names)}] | to_json }}}}", "dest": str(path), "mode": "0600"}
-        done = self.play(
-            [
-                *(
-                    {f"mailprobe.checks.{module}": options, "register": name, "ignore_errors": True}
-                    for name, options in zip(names, tasks, strict=True)
-                ),
-                {"ansible.builtin.copy": kept, "check_mode": False},
-            ],
-            *arguments,
-            **variables,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return Played(json.loads(path.read_text()), done.stdout + done.stderr)
-
-    def result(self, module: str, *arguments: str, **options: object) -> dict[str, Any]:
-        """The result of one task, whether it failed or not."""
-        return self.run(module, options, arguments=arguments).results[0]
-
-
-def other_pythons() -> list[str]:
-    """Directories of other Pythons, for ansible-test; pyenv's shims alone do not resolve."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    return [str(path) for path in sorted(root.glob("3.*/bin"))]
-
-
-@pytest.fixture(scope="session")
-def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    directory = tmp_path_factory.mktemp("collection")
-    venv.create(directory / "node", symlinks=True, with_pip=False)
-    made = Ansible(directory, directory / "node" / "bin" / "python")
-    built = made.command("ansible-galaxy", "collection", "build", SOURCE, "--output-path", directory / "dist")
-    assert built.returncode == 0, built.stderr
-    (artefact,) = (directory / "dist").iterdir()
-    done = made.command("ansible-galaxy", "collection", "install", artefact, "-p", directory, "--no-deps")
-    assert done.returncode == 0, done.stderr
-    return made
 
 
 def parsed(text: str) -> Any:
@@ -164,6 +69,34 @@ def test_every_file_of_the_core_is_linked_and_built(ansible: Ansible) -> None:
     assert all((linked / name).is_symlink() for name in core)
     assert filecmp.cmpfiles(CORE, shipped, core, shallow=False)[0] == sorted(core, key=list(core).index)
     assert not any(path.is_symlink() for path in shipped.iterdir())
+
+
+def test_the_artefact_has_what_users_need_and_nothing_that_tools_leave_behind(ansible: Ansible) -> None:
+    with tarfile.open(ansible.artefact) as archive:
+        names = {name for name in archive.getnames() if not archive.getmember(name).isdir()}
+    roles = {f"roles/{path.parent.name}/{path.name}" for path in (SOURCE / "roles").glob("*/*")}
+    assert {name.partition("/")[0] for name in names} == {
+        *("CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSES", "MANIFEST.json", "README.md"),
+        *("REUSE.toml", "changelogs", "docs", "meta", "playbooks", "plugins", "roles", "tests"),
+    }
+    assert {"/".join(name.split("/")[:3]) for name in names if name.startswith("roles/")} == roles
+    assert {"changelogs/changelog.yaml", "changelogs/config.yaml", "meta/runtime.yml", "tests/config.yml"} <= names
+    assert {name for name in names if name.startswith("changelogs/")} <= {
+        "changelogs/changelog.yaml",
+        "changelogs/config.yaml",
+    }
+    left_behind = re.compile(
+        r"(^|/)(\.[^/]*|__pycache__|output|inventory|integration_config\.yml|.*\.(pyc|tar\.gz))(/|$)"
+    )
+    assert [name for name in names if left_behind.search(name)] == []
+
+
+def test_the_changelog_has_every_module_and_role_of_this_version(ansible: Ansible) -> None:
+    release = parsed((SOURCE / "changelogs" / "changelog.yaml").read_text())["releases"][__version__]
+    assert {entry["name"] for entry in release["modules"]} == set(MODULES)
+    objects = release["objects"]
+    assert {entry["name"] for entry in objects["role"]} == {path.name for path in (SOURCE / "roles").iterdir()}
+    assert {entry["name"] for entry in objects["playbook"]} == {path.stem for path in (SOURCE / "playbooks").iterdir()}
 
 
 def test_collection_and_core_have_one_version(ansible: Ansible) -> None:
@@ -287,10 +220,21 @@ def examples() -> Iterator[tuple[str, str]]:
         yield f"README-{number}", text
 
 
+def tasks(document: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The tasks of a list of tasks or plays, with the defaults that a play has for all modules."""
+    for entry in document:
+        defaults = entry.get("module_defaults", {}).get("group/mailprobe.checks.all", {})
+        for task in entry.get("tasks", [entry]):
+            yield {
+                name: {**defaults, **(value or {})} if name.startswith("mailprobe.checks.") else value
+                for name, value in task.items()
+            }
+
+
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in examples()])
 def test_the_options_and_results_of_every_example_exist(text: str) -> None:
     used = []
-    for task in parsed(re.sub(r"{{.*?}}", "template", text)):
+    for task in tasks(parsed(re.sub(r"{{.*?}}", "template", text))):
         for name in task:
             if name.startswith("mailprobe.checks."):
                 used.append(name.removeprefix("mailprobe.checks."))
@@ -656,21 +600,8 @@ def test_a_login_is_accepted_or_refused_and_the_password_is_nowhere(
             assert spelling not in results
 
 
-GET_PIP = """
-import subprocess, sys
-subprocess.run([sys.executable, "-m", "ensurepip", "--default-pip"], check=True)
-wanted = [argument for argument in sys.argv[1:] if argument.startswith("pip==")]
-subprocess.run([sys.executable, "-m", "pip", "install", *wanted], check=True)
-"""
-
-
 def test_ansible_test_sanity_passes_on_the_installed_artefact(ansible: Ansible) -> None:
-    # ansible-test fetches get-pip from the network, unless it lies in its cache; Python brings its own as ensurepip.
-    cache = ansible.directory / "home" / ".ansible" / "test" / "cache"
-    cache.mkdir(parents=True)
-    for version in ("23_1_2", "24_2", "25_2"):
-        (cache / f"get_pip_{version}.py").write_text(GET_PIP)
-    done = ansible.command("ansible-test", "sanity", "--requirements", "--color", "no", cwd=ansible.installed)
+    done = ansible.test("sanity", "--requirements")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert 'Running sanity test "validate-modules"' in done.stdout + done.stderr
     assert "All targets skipped" not in done.stdout + done.stderr
