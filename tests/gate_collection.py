@@ -29,7 +29,7 @@ OLDEST_PYTHON = "3.9"
 
 @pytest.fixture(scope="module")
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    """The installed collection, with the commands of an ansible-core; outside of any git tree, as ansible-test wants it."""
+    """The installed collection and the commands of an ansible-core; outside of any git tree, as ansible-test wants it."""
     return Ansible.install(tmp_path_factory.mktemp(f"core-{request.param}"), ENVIRONMENTS[request.param] / "bin")
 
 
@@ -61,7 +61,7 @@ def test_there_is_an_ansible_core() -> None:
 
 @on_cores(*CORES)
 def test_sanity(installed: Ansible) -> None:
-    """On the oldest and the newest ansible-core for all Pythons there are, on the others for the one that it runs on."""
+    """On the oldest and the newest ansible-core for all Pythons there are, on the others for the one it runs on."""
     core = installed.programs.parent.name.rpartition("-")[2]
     pythons = () if core in (CORES[0], CORES[-1]) else ("--python", python_of(core))
     done = installed.test("sanity", "--requirements", *pythons, home=home(installed))
