@@ -16,7 +16,7 @@ import pytest
 
 from mailprobe import certificate
 from mailprobe.certificate import MAX_NAMES, matches
-from nagios_checks.present import MAX_OUTPUT, MAX_TRANSCRIPT
+from nagios_checks.present import MAX_OUTPUT, MAX_STATUS, MAX_TRANSCRIPT
 
 from .running import Outcome, check
 from .scripted import Scripted
@@ -40,18 +40,15 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "no_san": ("certificate-wrong-name",),
     "unknown_issuer": ("certificate-unknown-issuer",),
     "selfsigned": ("certificate-unknown-issuer",),
-    "intermediate_missing": ("certificate-chain-incomplete",),
+    "intermediate_missing": ("certificate-unknown-issuer",),  # it does not say where its issuer's can be had
     "intermediate_expired": ("certificate-expired",),
-    "aia": ("certificate-chain-incomplete",),
+    "aia": ("certificate-chain-incomplete" if CHAIN_IS_KNOWN else "certificate-unknown-issuer",),
     "rsa1024": ("certificate-weak-key",),
     "sha1": ("certificate-weak-signature",),
     "hopeless": ("certificate-unknown-issuer", "certificate-expired", "certificate-wrong-name"),
 }
 GOOD = ("ec", "rsa2048", "expiring", "chain", "chain_of_two", "out_of_order", "intermediate_expiring", "hostile")
 KINDS = (*GOOD, *FINDINGS)
-# Which of the two it is when the server sends its own certificate only cannot be seen where the issuer says nothing.
-ALIKE = {"unknown_issuer", "intermediate_missing", "hopeless"}
-
 # By the service of Dovecot's fixture: the check, the mode of TLS.
 PROTOCOLS = {
     "imap": ("imap", "starttls"),
@@ -85,6 +82,14 @@ def judged(outcome: Outcome, kind: str) -> Any:
     assert found["tls"]["version"]
     assert found["certificate"]["subject"]
     return found
+
+
+def lax_context_of(certificate: Certificate) -> ssl.SSLContext:
+    """A server's context for a certificate however weak."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.load_cert_chain(str(certificate.cert_path), str(certificate.key_path))
+    return context
 
 
 # The verdict.
@@ -423,6 +428,8 @@ def test_behind_a_bad_certificate_the_capabilities_are_reported_in_every_protoco
 ) -> None:
     bad = at_dovecot(dovecot, ca, "expired", service, "--json").json
     good = at_dovecot(dovecot, ca, "ec", service, "--json").json
+    for report_ in (bad, good):
+        del report_["facts"]["banner"]  # POP3's has a timestamp
     assert bad["facts"] == good["facts"]
     assert bad["facts"]["capabilities"]
     assert bad["facts"]["auth_mechanisms"]
@@ -463,9 +470,7 @@ def script(protocol: str, mode: str) -> str:
 def test_no_login_is_begun_over_a_connection_that_is_not_verified(
     ca: CertificateAuthority, protocol: str, mode: str, kind: str
 ) -> None:
-    context = context_of(ca.make(kind))
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with Scripted(script(protocol, mode), tls=context) as server:
+    with Scripted(script(protocol, mode), tls=lax_context_of(ca.make(kind))) as server:
         where = ("-H", "localhost", "-4", "-p", server.port, "--tls", mode, "--ca-file", ca.pem_path)
         login = ("--username", USER.name, "--password-env", "PW")
         outcome = check(protocol, *where, *login, "--json", env={"PW": USER.password})
@@ -556,11 +561,12 @@ def test_a_certificate_of_great_size_makes_no_output_of_great_size(
         outcome = check("smtp", *where, more)
     assert outcome.state == "critical"
     assert outcome.errors == ""
-    assert len(outcome.first_line) < 1000
     if more == "--json":
         assert len(outcome.json["certificate"]["names"]) == MAX_NAMES
         assert len(outcome.output) < 64 * 1024
+        assert len(outcome.json["summary"]) <= MAX_STATUS
     else:
+        assert len(outcome.first_line.partition(" | ")[0]) <= MAX_STATUS
         assert len(outcome.output) <= (MAX_OUTPUT if more == "-v" else MAX_TRANSCRIPT) + 1
 
 
@@ -615,7 +621,6 @@ def test_a_name_matches(names: list[str], wanted: str) -> None:
         (["*"], "localhost"),
         (["*."], "localhost"),
         (["*.example"], "example"),
-        (["*.example"], ".example"),
         (["*.example"], "a.mail.example"),
         (["m*.example"], "mail.example"),
         (["*l.example"], "mail.example"),
