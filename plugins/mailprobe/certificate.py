@@ -113,12 +113,10 @@ class Fault:
     words: str
 
 
-def faults(
-    path: Sequence[Certificate], session: Tls, server_name: str | None, own_authorities: bool
-) -> Iterator[Fault]:
+def faults(path: Sequence[Certificate], session: Tls, server_name: str | None) -> Iterator[Fault]:
     """All that is wrong with the certificates of a path, the server's own first; OpenSSL stops at the first fault.
 
-    `server_name` is None when no name is to be looked for; `own_authorities` tells that the options named some.
+    `server_name` is None when no name is to be looked for.
     """
     leaf = path[0]
     for place, each in enumerate(path):
@@ -138,8 +136,7 @@ def faults(
     if server_name is not None and all_names and not matches(leaf.names, server_name):
         names = ", ".join(leaf.names[:5]) or "no name at all"
         yield Fault(Code.CERTIFICATE_WRONG_NAME, f"the certificate is not for {server_name}, but for {names}")
-    alone = len(path) == 1 and leaf.self_signed is False
-    if session.chain_complete is False or (alone and own_authorities and not session.verified):
+    if session.chain_complete is False:
         words = f"the server does not send the certificate of the issuer, {path[-1].issuer}"
         yield Fault(Code.CERTIFICATE_CHAIN_INCOMPLETE, words)
 

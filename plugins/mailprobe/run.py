@@ -167,9 +167,8 @@ class _Visit(Generic[C]):
     def _judge(self, path: list[Any]) -> None:
         """Add what is wrong with the certificate beside the fault that OpenSSL stopped at."""
         report, options = self._report, self._options
-        own = options.ca_file is not None or options.ca_path is not None
         name = None if report.tls.verified else options.server_name  # OpenSSL has found it, among all that there are
-        for fault in certificate.faults(path, report.tls, name, own):
+        for fault in certificate.faults(path, report.tls, name):
             known = {problem.code for problem in report.problems}
             if fault.code is Code.CERTIFICATE_CHAIN_INCOMPLETE:
                 self._explain_unknown_issuer(fault)
