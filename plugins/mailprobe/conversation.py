@@ -67,6 +67,8 @@ class Conversation(Speech, ABC):
         self.inspecting = inspecting
         self.peer: tls.Peer | None = None
         """The server's certificates, once there is TLS."""
+        self.ended_at: Stage | None = None
+        """The stage of the finding with which there was no going on; None where there was."""
         self._context = context
         self._stage = Stage.CONNECT
 
@@ -199,6 +201,7 @@ class Conversation(Speech, ABC):
     ) -> bool:
         try:
             if isinstance(error, Unfinished):
+                self.ended_at = self._stage
                 self.problem(error.code, error.words, error.severity)
             if self.our_turn and (error is None or isinstance(error, Unfinished)):
                 self._take_leave(judge=error is None)

@@ -101,7 +101,7 @@ class _Visit(Generic[C]):
             talk(conversation, options, report.facts)
         if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and self._deadline.left() > 0:
             self._look_again(talk)
-        if not any(problem.stage in _NOT_REACHED for problem in report.problems):
+        if conversation.ended_at not in _NOT_REACHED:
             for promise in promises:
                 self._try(promise)
             afterwards(options, report, self._deadline)
