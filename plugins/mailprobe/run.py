@@ -141,7 +141,8 @@ class _Visit(Generic[C]):
         if second.tls.version is None:
             return
         report.facts, report.tls = second.facts, replace(second.tls, verify_error=report.tls.verify_error)
-        report.problems += [problem for problem in second.problems if problem.stage not in report.timings]
+        known = {(problem.code, problem.stage) for problem in report.problems}
+        report.problems += [problem for problem in second.problems if (problem.code, problem.stage) not in known]
         for stage, seconds in second.timings.items():
             report.timings.setdefault(stage, seconds)
 
