@@ -42,6 +42,8 @@ class Promise:
     context: ssl.SSLContext | None = None
     needs_tls: bool = False
     """Whether it means nothing for a server with which there was no TLS."""
+    needs_login: bool = False
+    """Whether it is tried behind a login: one that was refused is not tried again, which could lock the account."""
 
     def is_refusal(self, problem: Problem) -> bool:
         """Whether the finding is the refusal that was wanted."""

@@ -151,6 +151,8 @@ class _Visit(Generic[C]):
         report, own = self._report, self._report.blank()
         if promise.needs_tls and report.tls.version is None:
             return  # There is a finding for that already.
+        if promise.needs_login and report.facts.login != "accepted":
+            return  # As above.
         broken: list[str] = []
         peer, self._peer = self._peer, None
         with self._connection(own, promise.context) as conversation:

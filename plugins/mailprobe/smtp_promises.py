@@ -43,6 +43,7 @@ def of_smtp(options: SmtpOptions) -> Iterator[Promise]:
             partial(_smuggle, name),
             frozenset({Code.MESSAGE_REFUSED, Code.CONNECTION_CLOSED, Code.CONNECTION_RESET}),
             None if options.tls == "none" else options.contexts.client(options),
+            needs_login=options.username is not None,
         )
 
 
@@ -56,8 +57,8 @@ def _smuggle(name: str, smtp: Smtp, broken: list[str]) -> None:
     options = smtp.options
     sender, recipient = bare(options.mail_from or ""), bare(options.rcpt_to[0])
     smtp.begin()
-    if options.username is not None and not log_in(smtp, smtp.report.facts):
-        return
+    if options.username is not None:
+        log_in(smtp, smtp.report.facts)
     with smtp.stage(Stage.MAIL):
         smtp.ask(f"MAIL FROM:<{sender}>", 250)
     with smtp.stage(Stage.RCPT):
