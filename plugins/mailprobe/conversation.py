@@ -237,9 +237,7 @@ class Conversation(Speech, ABC):
             )
 
     def _take_leave(self, judge: bool) -> None:
-        # The farewell has a time limit of its own: a short one, and never much behind the run's.
-        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
-        self._stream.deadline = Deadline(max(left, 0.0))
+        self.hurry()
         try:
             with self.stage(Stage.QUIT):
                 self.farewell()
@@ -249,6 +247,11 @@ class Conversation(Speech, ABC):
                 self.problem(unfinished.code, unfinished.words, unfinished.severity)
             else:
                 self.remark(f"the farewell failed: {unfinished.words}")
+
+    def hurry(self) -> None:
+        """Give the farewell a time limit of its own: a short one, and never much behind the run's."""
+        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
+        self._stream.deadline = Deadline(max(left, 0.0))
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
