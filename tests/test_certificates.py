@@ -26,7 +26,7 @@ from .servers.dovecot import Dovecot
 from .servers.issuing import LEAF_LIFETIME, LIFETIME, Kind
 from .servers.postfix import Postfix
 from .servers.tls_services import OpensslServer
-from .test_check_smtp import ADDRESS, context_of, in_order, report, starttls, transcript
+from .test_check_smtp import ADDRESS, context_of, in_order, report, transcript
 from .test_tls_servers import connect
 
 # Before 3.10, Python tells of the server's own certificate only.
@@ -220,7 +220,9 @@ def as_openssl_has_it(pem: str) -> dict[str, Any]:
     printed = subprocess.run(
         ["openssl", "x509", "-noout", "-text", *options], input=pem, capture_output=True, text=True, check=True
     ).stdout
-    values = dict(re.findall(r"^(serial|sha256 Fingerprint|subject|issuer|notBefore|notAfter)=(.*)$", printed, re.M))
+    values = dict(
+        re.findall(r"^(serial|sha256 Fingerprint|subject|issuer|notBefore|notAfter)=(.*)$", printed, re.MULTILINE)
+    )
     bits = re.search(r"Public-Key: \((\d+) bit\)", printed)
     signature = re.search(r"Signature Algorithm: (\S+)", printed)
     assert bits
