@@ -29,7 +29,7 @@ OLDEST_PYTHON = "3.9"
 
 @pytest.fixture(scope="module")
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    """The installed collection and the commands of an ansible-core; outside of any git tree, as ansible-test wants it."""
+    """The installed collection and an ansible-core's commands; outside of any git tree, as ansible-test wants it."""
     return Ansible.install(tmp_path_factory.mktemp(f"core-{request.param}"), ENVIRONMENTS[request.param] / "bin")
 
 

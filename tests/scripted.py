@@ -18,8 +18,9 @@ A script is a text that a postmaster can read. One step is one line::
         ``S:`` and ``== raw`` lines that follow each other leave in one segment; ``== wait 0`` parts them.
 ``C:``  the server hears this, or notes an error and closes. Only ``*`` is special (anything; ``\\*`` is an asterisk),
         case does not matter.
-        ``C: <data>`` is a message, to the line with the dot. ``C: <literal> TEXT`` are the octets that the line before
-        announced as ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
+        ``C: <data>`` is a message, to the line with the dot. ``C: <data \\n.\\n>`` is one to the end given, with escapes,
+        in which there may be bare CR and LF. ``C: <literal> TEXT`` are the octets that the line before announced as
+        ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
 
 In both, ``{line}`` is the line heard last; ``{tag}`` the first word of the command heard last, which goes on after a
 ``+ `` and after a literal; ``{nonce}`` the ``r=`` of SCRAM (RFC 5802) inside a base64 word of the line heard last;
@@ -210,8 +211,9 @@ def _say(steps: list[Step], data: bytes) -> None:
 
 
 def _hear(pattern: str) -> Step:
-    if pattern == "<data>":
-        return Step("hear_data")
+    data = re.fullmatch("<data(?: (.+))?>", pattern)
+    if data:
+        return Step("hear_data", unescape(data[1] or ""))
     encoded = BASE64.sub(lambda found: b"{base64 " + unescape(found[1].decode()) + b"}", pattern.encode())
     mark, _, literal = encoded.partition(b" ")
     return Step("hear_literal", literal or b"*") if mark == b"<literal>" else Step("hear", encoded)
@@ -352,7 +354,10 @@ class Connection(threading.Thread):
             self.error(f"expected {text_of(pattern)!r}, heard {text_of(heard)!r}")
             raise Over("the client said something else")
 
-    def do_hear_data(self, _step: Step) -> None:
+    def do_hear_data(self, step: Step) -> None:
+        if step.text:
+            self.heard.append(self.read_to(step.text)[: -len(step.text)])
+            return
         body = b""
         while not (b"\r\n" + body).endswith(b"\r\n.\r\n"):
             body += self.read_to(b"\n")

@@ -137,7 +137,8 @@ def faults(path: Sequence[Certificate], session: Tls, server_name: str | None) -
         # What an authority says of itself is not looked at: it is trusted or not.
         if not each.self_signed and any(weak in algorithm.lower().replace("-", "") for weak in WEAK_HASHES):
             yield Fault(Code.CERTIFICATE_WEAK_SIGNATURE, f"{who} is signed with {algorithm}")
-    if server_name is not None and leaf.not_after is not None and not matches(leaf.names, server_name):
+    all_names = leaf.not_after is not None and len(leaf.names) < MAX_NAMES  # else it may be one that was left out
+    if server_name is not None and all_names and not matches(leaf.names, server_name):
         names = ", ".join(leaf.names[:5]) or "no name at all"
         yield Fault(Code.CERTIFICATE_WRONG_NAME, f"the certificate is not for {server_name}, but for {names}")
     if not session.verified and path[-1].self_signed is False:

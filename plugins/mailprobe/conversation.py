@@ -67,6 +67,8 @@ class Conversation(Speech, ABC):
         self.inspecting = inspecting
         self.peer: tls.Peer | None = None
         """The server's certificates, once there is TLS."""
+        self.ended_at: Stage | None = None
+        """The stage of the finding with which there was no going on; None where there was."""
         self._context = context
         self._stage = Stage.CONNECT
 
@@ -199,6 +201,7 @@ class Conversation(Speech, ABC):
     ) -> bool:
         try:
             if isinstance(error, Unfinished):
+                self.ended_at = self._stage
                 self.problem(error.code, error.words, error.severity)
             if self.our_turn and (error is None or isinstance(error, Unfinished)):
                 self._take_leave(judge=error is None)
@@ -234,9 +237,7 @@ class Conversation(Speech, ABC):
             )
 
     def _take_leave(self, judge: bool) -> None:
-        # The farewell has a time limit of its own: a short one, and never much behind the run's.
-        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
-        self._stream.deadline = Deadline(max(left, 0.0))
+        self.hurry()
         try:
             with self.stage(Stage.QUIT):
                 self.farewell()
@@ -246,6 +247,11 @@ class Conversation(Speech, ABC):
                 self.problem(unfinished.code, unfinished.words, unfinished.severity)
             else:
                 self.remark(f"the farewell failed: {unfinished.words}")
+
+    def hurry(self) -> None:
+        """Give the farewell a time limit of its own: a short one, and never much behind the run's."""
+        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
+        self._stream.deadline = Deadline(max(left, 0.0))
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

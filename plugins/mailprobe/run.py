@@ -102,7 +102,8 @@ class _Visit(Generic[C]):
             talk(conversation, options, report.facts)
         if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and self._deadline.left() > 0:
             self._look_again(talk)
-        if not any(each.stage in _NOT_REACHED or each.code in _HAD_ENOUGH for each in report.problems):
+        had_enough = any(problem.code in _HAD_ENOUGH for problem in report.problems)
+        if conversation.ended_at not in _NOT_REACHED and not had_enough:
             for promise in promises:
                 self._try(promise)
             afterwards(options, report, self._deadline)
@@ -142,7 +143,8 @@ class _Visit(Generic[C]):
         if second.tls.version is None:
             return
         report.facts, report.tls = second.facts, replace(second.tls, verify_error=report.tls.verify_error)
-        report.problems += [problem for problem in second.problems if problem.stage not in report.timings]
+        known = {(problem.code, problem.stage) for problem in report.problems}
+        report.problems += [problem for problem in second.problems if (problem.code, problem.stage) not in known]
         for stage, seconds in second.timings.items():
             report.timings.setdefault(stage, seconds)
 
@@ -151,6 +153,8 @@ class _Visit(Generic[C]):
         report, own = self._report, self._report.blank()
         if promise.needs_tls and report.tls.version is None:
             return  # There is a finding for that already.
+        if promise.needs_login and report.facts.login != "accepted":
+            return  # As above.
         broken: list[str] = []
         peer, self._peer = self._peer, None
         with self._connection(own, promise.context) as conversation:
@@ -169,7 +173,8 @@ class _Visit(Generic[C]):
         """Add what is wrong with the certificates to the one fault that OpenSSL stopped at."""
         report, options = self._report, self._options
         told: set[Code] = set()
-        for fault in certificate.faults(path, report.tls, options.server_name):
+        name = None if report.tls.verified else options.server_name  # OpenSSL has found it, among all that there are
+        for fault in certificate.faults(path, report.tls, name):
             if fault.code in told:
                 continue
             told.add(fault.code)

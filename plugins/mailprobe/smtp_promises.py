@@ -10,7 +10,7 @@ from .codes import Code, Stage
 from .login import log_in
 from .lookup import Resolver, addresses, names
 from .mailaddress import bare
-from .promises import Promise
+from .promises import UNPAIRED, Promise
 from .report import Report, Unfinished
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def of_smtp(options: SmtpOptions) -> Iterator[Promise]:
             partial(_smuggle, name),
             frozenset({Code.MESSAGE_REFUSED, Code.CONNECTION_CLOSED, Code.CONNECTION_RESET}),
             None if options.tls == "none" else options.contexts.client(options),
+            needs_login=options.username is not None,
         )
 
 
@@ -56,8 +57,8 @@ def _smuggle(name: str, smtp: Smtp, broken: list[str]) -> None:
     options = smtp.options
     sender, recipient = bare(options.mail_from or ""), bare(options.rcpt_to[0])
     smtp.begin()
-    if options.username is not None and not log_in(smtp, smtp.report.facts):
-        return
+    if options.username is not None:
+        log_in(smtp, smtp.report.facts)
     with smtp.stage(Stage.MAIL):
         smtp.ask(f"MAIL FROM:<{sender}>", 250)
     with smtp.stage(Stage.RCPT):
@@ -70,9 +71,12 @@ def _smuggle(name: str, smtp: Smtp, broken: list[str]) -> None:
         reply = smtp.reply()
         if reply.code == 421 or not 200 <= reply.code < 300:
             raise smtp.refusal(reply)
+    with smtp.stage(Stage.RESET):
         try:
             smtp.ask("RSET", 250)
         except Unfinished as unfinished:
+            if unfinished.code not in UNPAIRED:
+                raise  # It has hung up, or has no time any more: nobody knows what it took the message for.
             broken.append(f"{name} ends a message: the line behind it was taken for a command ({unfinished.words})")
             smtp.our_turn = False
 
