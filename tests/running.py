@@ -55,6 +55,12 @@ class Outcome:
         return dict(datum.split("=", 1) for datum in found)
 
 
+def peak_kib() -> int:
+    """The most memory that this very process ever had; what `getrusage` tells includes whoever started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
     """Run a command to its end."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:

@@ -15,6 +15,8 @@ from nagios_checks.report.plan import Config, ConfigError
 from nagios_checks.report.registry import PROTOCOLS
 from nagios_checks.report.yamlfile import MAX_OCTETS, MAX_VALUES
 
+from .running import REPOSITORY
+
 LOGIN = "username: probe, tls: starttls"
 
 
@@ -453,12 +455,14 @@ def test_ten_thousand_checks_are_read_in_less_than_150_mib(path: Path) -> None:
     check = "- {{name: check {n}, protocol: smtp, host: mx{n}.example.org, tls: starttls, critical: {{time: 5}}}}\n"
     path.write_text("checks:\n" + "".join(check.format(n=n) for n in range(10_000)), encoding="utf-8")
     code = (
-        "import resource, sys\n"
+        "import sys\n"
+        "from tests.running import peak_kib\n"
         "from nagios_checks.report.config import load\n"
         "from nagios_checks.report.registry import PROTOCOLS\n"
-        "print(len(load(sys.argv[1], PROTOCOLS).checks), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(len(load(sys.argv[1], PROTOCOLS).checks), peak_kib())\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, path]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     count, kib = map(int, ended.stdout.split())
     assert count == 10_000
     assert kib < 150 * 1024

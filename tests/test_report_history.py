@@ -432,13 +432,14 @@ def test_commands_at_the_same_time_lose_nothing(history: Path) -> None:
 
 def test_ten_thousand_checks_have_their_past_in_little_memory(history: Path) -> None:
     code = (
-        "import sys, resource\n"
+        "import sys\n"
+        "from tests.running import peak_kib\n"
         "from tests.test_report_history import *\n"
         "for place in range(8):\n"
         "    health = a_run(START + timedelta(hours=place), days=9, **{f'check{n}': 'o' for n in range(10_000)})\n"
         "    record(sys.argv[1], health, (), 400)\n"
         "assert all(len(outcome.past.trends['time']) == 8 for outcome in health.outcomes)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(peak_kib())\n"
     )
     command = [sys.executable, "-c", code, str(history)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=running.REPOSITORY, check=True)
