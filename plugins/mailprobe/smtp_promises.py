@@ -113,5 +113,7 @@ def _disagreement(told: str, pointers: list[str], address: str, resolver: Resolv
             raise
         return f"greeting and reverse DNS of {address} tell '{told}', which has no address"
     if address.partition("%")[0] not in found:
-        return f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found[:MAX_TOLD])}"
+        return (
+            f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found[:MAX_TOLD])}"
+        )
     return None
