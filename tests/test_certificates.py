@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -643,10 +642,10 @@ def test_a_name_does_not_match(names: list[str], wanted: str) -> None:
 
 
 @pytest.fixture
-def without_cryptography(tmp_path: Path) -> Iterator[dict[str, str]]:
+def without_cryptography(tmp_path: Path) -> dict[str, str]:
     """An environment in which cryptography cannot be imported."""
     (tmp_path / "cryptography.py").write_text("raise ImportError('not here')\n")
-    yield {"PYTHONPATH": str(tmp_path)}
+    return {"PYTHONPATH": str(tmp_path)}
 
 
 @pytest.mark.parametrize("kind", ["chain", "expired", "hopeless", "wrong_name"])

@@ -27,7 +27,7 @@ from .words import RATE_WORDS, TROUBLE_WORDS, guess_protocol
 
 # The farewell must not cost the verdict, nor the rest of the time limit.
 FAREWELL_SECONDS = 1.0
-# What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
+# What the farewell may take even where there is no time left; the whole run ends within the limit and one second.
 FAREWELL_GRACE = 0.5
 # The lines of one reply. 200 EHLO lines are legal; nothing needs more than these.
 MAX_REPLY_LINES = 1000
@@ -250,8 +250,8 @@ class Conversation(Speech, ABC):
 
     def hurry(self) -> None:
         """Give the farewell a time limit of its own: a short one, and never much behind the run's."""
-        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
-        self._stream.deadline = Deadline(max(left, 0.0))
+        # Of several addresses, each has a share of the time: what one took beyond it would be taken from the others.
+        self._stream.deadline = Deadline(min(FAREWELL_SECONDS, max(self._deadline.left(), FAREWELL_GRACE)))
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

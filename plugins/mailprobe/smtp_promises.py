@@ -27,6 +27,8 @@ SMUGGLED_ENDS = {
     "<CR>.<CR>": "\r.\r",
     "<CR>.<CRLF>": "\r.\r\n",
 }
+# As many names or addresses are told; a hostile zone has more, and long ones.
+MAX_TOLD = 5
 # What comes behind, which is no command; were the message over, the server would answer it.
 _REST = "This line is part of the message."
 
@@ -103,7 +105,7 @@ def _disagreement(told: str, pointers: list[str], address: str, resolver: Resolv
     if not pointers:
         return f"reverse DNS has no name for {address}, and the greeting tells '{told}'"
     if told not in pointers:
-        return f"the greeting tells '{told}', and reverse DNS of {address} '{', '.join(pointers)}'"
+        return f"the greeting tells '{told}', and reverse DNS of {address} '{', '.join(pointers[:MAX_TOLD])}'"
     try:
         found = addresses(told, "any", resolver)
     except Unfinished as unfinished:
@@ -111,5 +113,7 @@ def _disagreement(told: str, pointers: list[str], address: str, resolver: Resolv
             raise
         return f"greeting and reverse DNS of {address} tell '{told}', which has no address"
     if address.partition("%")[0] not in found:
-        return f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found)}"
+        return (
+            f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found[:MAX_TOLD])}"
+        )
     return None
