@@ -353,14 +353,28 @@ def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
     # filter is the process's and the core runs on threads.
     warnings.simplefilter("ignore")
     try:
-        code, output = _run(spec, arguments)
+        with _stopped_by_signals():
+            code, output = _run(spec, arguments)
     except Misuse as misuse:
-        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - {printable(str(misuse), limit=1000)}\n"
-    except Exception as error:  # our own bug, or a machine without memory or descriptors: one clean line
-        words = printable(f"{type(error).__name__}: {error}", limit=300)
-        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - internal error, please report it: {words}\n"
-    _write(output)
+        code, output = EXIT_UNKNOWN, _unknown(spec, str(misuse), limit=1000)
+    except KeyboardInterrupt as stopped:
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"the check was stopped by {stopped or 'SIGINT'}")
+    except (OSError, MemoryError) as error:  # no descriptors, no memory
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"trouble on this host, not the server's: {_told(error)}")
+    except Exception as error:  # our own bug
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"internal error, please report it: {_told(error)}")
+    if not _write(output):
+        # What is still buffered would fail again when Python ends, and that makes exit code 120.
+        os._exit(code)
     sys.exit(code)
+
+
+def _unknown(spec: CheckSpec, words: str, limit: int = 300) -> str:
+    return f"{spec.name.upper()} UNKNOWN - {printable(words, limit=limit)}\n"
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
@@ -399,14 +413,30 @@ def _ended_after(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _write(output: str) -> None:
-    """Print what a terminal of any encoding can show; a closed standard output must not change the exit code."""
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the check in one clean line, after a farewell where that is due; a second one at once."""
+
+    def stop(number: int, dummy: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write(output: str) -> bool:
+    """Print what a terminal of any encoding can show. Whether that went well: it must not change the exit code."""
     if sys.stdout is None:
-        return  # Somebody closed it before we began.
+        return True  # Somebody closed it before we began.
     try:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(output.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except (OSError, ValueError):
-        # What is still buffered would fail again when Python ends, and that makes exit code 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        return False
+    return True

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from .canary import keep
 from .running import REPOSITORY
 
 SOURCE = REPOSITORY / "ansible_collection"
@@ -81,9 +82,11 @@ class Ansible:
             "LC_ALL": "C.UTF-8",
             **variables,
         }
-        return subprocess.run(
+        done = subprocess.run(
             [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
         )
+        keep(f"{done.stdout}\n{done.stderr}")
+        return done
 
     def test(self, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run ansible-test in the installed collection; `home` is where it keeps its virtual environments."""

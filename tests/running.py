@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .canary import keep
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A run that does not end by itself is killed after its own time limit and this much, and that is a failure.
 WATCHDOG_SECONDS = 20
@@ -80,7 +82,9 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         seconds = time.monotonic() - started
         output.seek(0)
         errors.seek(0)
-        return Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
+        outcome = Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
+    keep(f"{command}\n{outcome.output}\n{outcome.errors}")
+    return outcome
 
 
 def _peak_kib(pid: int) -> int:

@@ -36,6 +36,7 @@ may give the server more such words.
 ``== every 0.4 TEXT``     all of TEXT every 0.4 s, until the client goes
 ``== flood TEXT``         TEXT again and again, 64 MiB of it or until the client goes
 ``== flood 8 MiB TEXT``   the same, 8 MiB of it
+``== forgive``            from here on, a command out of turn is answered as it is elsewhere in the script
 ``== silence``            listen, say nothing, until the client goes
 ``== stop reading``       neither listen nor speak, until the server is stopped
 ``== any``                answer 250 to every line until QUIT, and that, too
@@ -194,6 +195,7 @@ class Script:
 PLAIN_DIRECTIVES = {
     "close": "close",
     "cut": "cut",
+    "forgive": "forgive",
     "reset": "reset",
     "silence": "silence",
     "starttls": "start_tls",
@@ -256,6 +258,8 @@ class Connection(threading.Thread):
         self.sock = sock
         self.steps = steps
         self.number = number
+        self.place = 0  # of the next step
+        self.forgiving = False
         self.heard = server.heard[number - 1]
         self.buffer = b""
         self.last_line = b""
@@ -268,7 +272,9 @@ class Connection(threading.Thread):
         """Play the script to its end, or to the client's."""
         ending = "the script ended"
         try:
-            for step in self.steps:
+            while self.place < len(self.steps):
+                step = self.steps[self.place]
+                self.place += 1
                 handler: Callable[[Step], None] = getattr(self, f"do_{step.do}")
                 handler(step)
         except Over as over:
@@ -335,7 +341,22 @@ class Connection(threading.Thread):
         if not self.goes_on:
             self.tag = line.partition(b" ")[0]
         self.goes_on = False
-        self.match(pattern, line)
+        if self.forgiving and not matches(pattern, line):
+            self.place = self.place_of(line)
+        else:
+            self.match(pattern, line)
+
+    def place_of(self, line: bytes) -> int:
+        """Where the script answers a command that comes out of turn: later, or earlier, or nowhere."""
+        places = [*range(self.place, len(self.steps)), *range(self.place)]
+        for place in places:
+            step = self.steps[place]
+            if step.do == "hear" and matches(self.filled(step.text), line):
+                return place + 1
+        raise Over("the client said what the script does not know")
+
+    def do_forgive(self, _step: Step) -> None:
+        self.forgiving = True
 
     def do_hear_literal(self, step: Step) -> None:
         announced = LITERAL.search(self.last_line)

@@ -20,8 +20,8 @@ from mailprobe.options import Options, declarations, read, spell
 from mailprobe.report import Certificate, Facts, Problem, Report, Tls
 from mailprobe.version import __version__
 
+from .canary import CANARY
 from .collection import SOURCE, Ansible
-from .conftest import CANARY
 from .running import REPOSITORY
 from .scripted import Scripted
 from .servers import AWKWARD_USER, free_port

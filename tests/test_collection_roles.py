@@ -18,8 +18,8 @@ import pytest
 
 from mailprobe.version import __version__
 
+from .canary import CANARY
 from .collection import SOURCE, Ansible
-from .conftest import CANARY
 from .health_role import documented, generated
 from .running import REPOSITORY
 from .scripted import Scripted

@@ -203,7 +203,8 @@ class Conversation(Speech, ABC):
             if isinstance(error, Unfinished):
                 self.ended_at = self._stage
                 self.problem(error.code, error.words, error.severity)
-            if self.our_turn and (error is None or isinstance(error, Unfinished)):
+            # Who is stopped by a signal takes leave as well.
+            if self.our_turn and (error is None or isinstance(error, (Unfinished, KeyboardInterrupt))):
                 self._take_leave(judge=error is None)
         finally:
             if self._connected is not None:

@@ -130,7 +130,10 @@ def _ask_id(imap: Imap, facts: ImapFacts) -> None:
     """RFC 2971 3.1."""
     if "ID" not in imap.capabilities:
         return
-    for tokens in imap.ask('ID ("name" "mailprobe")').all("ID"):
+    reply = imap.ask('ID ("name" "mailprobe")')
+    if not _fine(imap, reply):
+        return
+    for tokens in reply.all("ID"):
         if tokens and isinstance(tokens[0], list):
             pairs = zip(tokens[0][::2], tokens[0][1::2])
             facts.server_id = [f"{name} {value}" for name, value in pairs if isinstance(value, str)]

@@ -209,7 +209,7 @@ class Imap(Conversation):
             if response.tag in ("+", f"a{self._tag}"):
                 self.our_turn = True
                 return response
-            if response.tag != "*":
+            if response.tag != "*" or response.kind == "PREAUTH":  # which is a greeting and nothing else
                 raise self.unexpected(str(response))
             if response.kind == "BYE" and self._stage is not Stage.QUIT:
                 raise self._ended(response)
@@ -278,8 +278,11 @@ class Imap(Conversation):
         )
 
     def heed(self, line: str) -> bool:
-        """An untagged response may come at any time (RFC 9051 5.3); BYE is an end, and a literal is not waited for."""
-        return line.startswith("* ") and not re.match(r"\* BYE\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
+        """An untagged response may come at any time (RFC 9051 5.3), but BYE is an end and PREAUTH a beginning.
+
+        A literal is not waited for.
+        """
+        return line.startswith("* ") and not re.match(r"\* (BYE|PREAUTH)\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
 
     def interrupted(self, line: str) -> Unfinished:
         """BYE explains an end."""

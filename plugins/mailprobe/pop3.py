@@ -161,6 +161,8 @@ class Pop3(Conversation):
         """CAPA (RFC 2449 5), which is optional."""
         facts = self.report.facts
         reply = self.ask("CAPA")
+        if reply.response_code is not None:
+            _fine(self, reply)  # not unknown to the server: it says why it does not answer
         facts.capabilities = self.lines() if reply.ok and reply.challenge is None else []
         mechanisms = [name.upper() for line in facts.capabilities for name in _parameters(line, "SASL")]
         if apop_timestamp(facts.banner):
@@ -220,8 +222,12 @@ class Pop3(Conversation):
 
     def _to_the_dot(self, shown: bool = True) -> Iterator[str]:
         self.our_turn = False
-        while (line := self.hear(shown)) != ".":
+        line = self.hear(shown)
+        if re.match(r"(\+OK|-ERR)( |$)", line, re.IGNORECASE):
+            raise self.unexpected(line)  # the reply before it was to something else
+        while line != ".":
             yield line.removeprefix(".")
+            line = self.hear(shown)
         self.our_turn = True
 
     def require(self, reply: Reply) -> None:
