@@ -157,3 +157,13 @@ def other_pythons() -> list[str]:
 def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
     """The installed collection."""
     return Ansible.install(tmp_path_factory.mktemp("collection"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python package, as it is installed on a monitoring host."""
+    directory = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory)]
+    subprocess.run([*build, str(REPOSITORY)], check=True)
+    (path,) = directory.iterdir()
+    return path

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from . import test_collection_roles as roles
 from .collection import NAME, SOURCE, Ansible
 from .running import REPOSITORY
 from .servers.certificates import CertificateAuthority
@@ -29,7 +30,7 @@ OLDEST_PYTHON = "3.9"
 
 @pytest.fixture(scope="module")
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    """The installed collection and an ansible-core's commands; outside of any git tree, as ansible-test wants it."""
+    """The installed collection, with the commands of an ansible-core; outside of git, as ansible-test wants it."""
     return Ansible.install(tmp_path_factory.mktemp(f"core-{request.param}"), ENVIRONMENTS[request.param] / "bin")
 
 
@@ -61,7 +62,7 @@ def test_there_is_an_ansible_core() -> None:
 
 @on_cores(*CORES)
 def test_sanity(installed: Ansible) -> None:
-    """On the oldest and the newest ansible-core for all Pythons there are, on the others for the one it runs on."""
+    """On the oldest and the newest ansible-core for all Pythons there are, on the others for that of the controller."""
     core = installed.programs.parent.name.rpartition("-")[2]
     pythons = () if core in (CORES[0], CORES[-1]) else ("--python", python_of(core))
     done = installed.test("sanity", "--requirements", *pythons, home=home(installed))
@@ -105,6 +106,28 @@ def test_integration(
     passed(done)
     for target in (SOURCE / "tests" / "integration" / "targets").iterdir():
         assert f"Running {target.name} integration test role" in done.stdout + done.stderr
+
+
+@on_cores(*CORES[:1], *CORES[-1:])
+def test_roles_and_playbooks(
+    installed: Ansible,
+    postfix: Postfix,
+    dovecot: Dovecot,
+    ca: CertificateAuthority,
+    wheel: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """What the other tests see with one ansible-core holds for the oldest and the newest, too."""
+    new = tmp_path_factory.mktemp
+    roles.test_a_servers_words_are_no_template(installed, new("words"))
+    roles.test_health_asks_again_only_those_that_failed(installed, 8)
+    roles.test_health_refuses_what_cannot_be_run_before_anything_connects(installed)
+    roles.test_health_shows_no_password_however_much_it_says(installed, postfix, dovecot, ca, new("secrets"), 8)
+    roles.test_the_survey_of_certificates_shows_the_first_to_expire_on_top(
+        installed, postfix, dovecot, ca, new("survey")
+    )
+    host = roles.Host(installed, new("host"), str(wheel))
+    roles.test_monitoring_is_set_up_once_and_check_mode_is_right_before_and_after(host)
 
 
 @pytest.fixture(scope="module")

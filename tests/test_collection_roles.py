@@ -21,7 +21,6 @@ from mailprobe.version import __version__
 from .canary import CANARY
 from .collection import SOURCE, Ansible
 from .health_role import documented, generated
-from .running import REPOSITORY
 from .scripted import Scripted
 from .servers import AWKWARD_USER, free_port
 from .servers.certificates import CertificateAuthority
@@ -350,21 +349,50 @@ def test_health_says_in_one_line_that_there_is_no_report_command(ansible: Ansibl
         checks = [{"name": "good", "protocol": "smtp", "host": "127.0.0.1", "port": server.port}]
         done = health(ansible, checks, health_report_path=str(tmp_path / "r.html"), health_report_command="/nowhere")
     assert done.returncode == 2
-    assert "health_report_path: localhost has no command '/nowhere report'. Install the Python package" in done.stdout
+    assert "health_report_path: localhost cannot run '/nowhere report' (" in done.stdout
+    assert "there is none, or it says nothing" in done.stdout
+    assert "Install the Python package mailprobe[report] there" in done.stdout
     assert server.connections == 0
 
 
+# Keeps its arguments and what it reads, in the file that --output names.
+REPORT = """\
+#!/bin/sh
+set -e
+if [ "$2" = --check-config ]; then exec cat "$3" >/dev/null; fi
+echo "$*" >"$6"
+cat "$2" >>"$6"
+"""
+
+
+def test_health_gives_the_checks_to_the_report_command_and_shows_no_password_in_its_arguments(
+    ansible: Ansible, dovecot: Dovecot, tmp_path: Path
+) -> None:
+    command = tmp_path / "mailprobe"
+    command.write_text(REPORT)
+    command.chmod(0o755)
+    path = tmp_path / "report.html"
+    check = {
+        "name": "mailboxes",
+        "protocol": "imap",
+        "host": "localhost",
+        "port": dovecot.imap,
+        "username": READER,
+        "password": CANARY,
+        "allow_plaintext_login": True,
+        "expect_login_refused": True,
+    }
+    arguments = {"health_report_path": str(path), "health_report_command": str(command)}
+    done = health(ansible, [check], "-vvvv", health_defaults={"timeout": 3}, **arguments)
+    assert done.returncode == 0, done.stdout
+    given, definitions = path.read_text().split("\n", 1)
+    assert given == f"report /dev/stdin --format html --output {path} --exit-zero"
+    assert json.loads(definitions) == {"defaults": {"timeout": 3}, "checks": [check]}
+    for spelling in spellings(CANARY, READER):
+        assert spelling not in done.stdout + done.stderr
+
+
 # monitoring
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python package, as it is installed on a monitoring host."""
-    directory = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory)]
-    subprocess.run([*build, str(REPOSITORY)], check=True)
-    (path,) = directory.iterdir()
-    return path
 
 
 DEFINITIONS = {
@@ -449,7 +477,7 @@ def test_monitoring_is_set_up_once_and_check_mode_is_right_before_and_after(host
 def test_monitoring_installs_again_what_has_changed(host: Host, wheel: Path, tmp_path: Path) -> None:
     copy = tmp_path / wheel.name
     shutil.copy(wheel, copy)
-    host.package = str(copy)
+    host.package = f"{copy}[report]"
     assert "changed=0" not in recap(host.set_up())
     command = host.venv / "bin" / "mailprobe"
     command.unlink()
@@ -466,7 +494,7 @@ def test_the_units_of_systemd_are_correct_and_run_the_report(host: Host) -> None
     service = (host.units / "mailprobe-report.service").read_text()
     (start,) = (line for line in service.splitlines() if line.startswith("ExecStart="))
     state = str(host.state).replace("%", "%%")
-    assert start.startswith(f'ExecStart="{host.venv}/bin/mailprobe" "report" "{host.config}" "--format" "html" ')
+    assert start.startswith(f'ExecStart="{host.venv}/bin/mailprobe" "report" "{host.config}" "--format" "text" ')
     assert f'"--output" "{state}/report.html"' in start
     assert "OnCalendar=Mon..Fri *-*-* 08:00:00" in (host.units / "mailprobe-report.timer").read_text()
     verify = ["systemd-analyze", "verify", "--man=no", *map(str, host.units.iterdir())]
@@ -479,7 +507,7 @@ def test_the_entry_of_cron_runs_the_report_and_quotes_its_words(host: Host) -> N
     recap(host.set_up(monitoring_timer="cron", monitoring_cron_schedule="5 * * * *"))
     entry = (host.root / "cron").read_text().splitlines()[-1]
     user = pwd.getpwuid(os.getuid()).pw_name
-    assert entry.startswith(f"5 * * * * {user} '{host.venv}/bin/mailprobe' report {host.config} --format html")
+    assert entry.startswith(f"5 * * * * {user} '{host.venv}/bin/mailprobe' report {host.config} --format text")
     assert f"--output {host.state}/report.html".replace("%", r"\%") in entry
     assert (host.root / "cron").read_text().endswith("\n")
     assert list(host.units.iterdir()) == []
