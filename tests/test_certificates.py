@@ -578,7 +578,7 @@ def test_what_is_no_certificate_at_all_costs_the_facts_and_nothing_else(
     made = ca.issue()
     der = ssl.PEM_cert_to_DER_cert(pems(made.cert_path.read_text())[0])
     place = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7
-    odd = der[:place] + b"\xff" + der[place + 1 :]
+    odd = der[:place] + b"\x81" + der[place + 1 :]
     broken = Certificate(tmp_path / "odd.pem", made.key_path)
     broken.cert_path.write_text(ssl.DER_cert_to_PEM_cert(odd))
     with OpensslServer(broken, says="220 hello\n") as server:
