@@ -57,21 +57,34 @@ class Outcome:
         return dict(datum.split("=", 1) for datum in found)
 
 
-def peak_kib() -> int:
-    """The most memory that this very process ever had; what `getrusage` tells includes whoever started it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0])
+def peak_kib(pid: int | str = "self") -> int:
+    """The most memory that a process, by default this one, has had; 0 when it is gone.
+
+    What `getrusage` and wait4(2) tell of that begins with the memory of whoever started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
-    """Run a command to its end."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    """Run a command to its end, with a text as its standard input."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        given.write(stdin)
+        given.seek(0)
         started, peak = time.monotonic(), 0
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+            command, stdin=given, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
         )
         while True:
-            peak = _peak_kib(process.pid) or peak
+            peak = peak_kib(process.pid) or peak
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -85,16 +98,6 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         outcome = Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
     keep(f"{command}\n{outcome.output}\n{outcome.errors}")
     return outcome
-
-
-def _peak_kib(pid: int) -> int:
-    """The most memory that a process has had; what wait4(2) tells of that begins with the memory of its parent."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def check(protocol: str, *arguments: object, env: dict[str, str] | None = None) -> Outcome:
