@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,11 +43,13 @@ _DEMANDS_RFC_5746 = ssl.OPENSSL_VERSION_INFO[0] >= 3
 
 class Contexts:
     """TLS contexts, each made once: to load the system's authorities costs 20 ms of CPU time. Safe to share among
-    threads, since a context made twice is as good.
+    threads.
     """
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], ssl.SSLContext] = {}
+        # Without it, the first checks of a run, all at once, would each make the same.
+        self._making = threading.Lock()
 
     def client(self, options: TlsOptions, verify: bool = True) -> ssl.SSLContext:
         """For a conversation: chain and name verified as the options want it, but never if not `verify`.
@@ -62,9 +65,10 @@ class Contexts:
     def _get(self, make: Any, options: TlsOptions, particular: object) -> ssl.SSLContext:
         files = (options.ca_file, options.ca_path, options.client_cert, options.client_key)
         key = (make, particular, *files, options.tls_min, options.tls_max, options.ciphers, options.alpn)
-        if key not in self._made:
-            self._made[key] = make(options, particular)
-        return self._made[key]
+        with self._making:
+            if key not in self._made:
+                self._made[key] = make(options, particular)
+            return self._made[key]
 
 
 def _context(options: TlsOptions, verify: bool) -> ssl.SSLContext:
