@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -233,21 +233,28 @@ def to_ranges(given: argparse.Namespace, known: Iterable[str]) -> tuple[dict[str
 
 
 def _ranges(option: str, values: Iterable[str], known: frozenset[str]) -> dict[str, str]:
-    ranges: dict[str, str] = {}
-    for value in values:
-        metric, equals, text = value.rpartition("=")
-        metric = metric if equals else "time"
+    pairs = (value.rpartition("=") for value in values)
+    try:
+        return ranges(((metric if equals else "time", text) for metric, equals, text in pairs), known)
+    except Misuse as misuse:
+        raise Misuse(f"{option}: {misuse}") from None
+
+
+def ranges(pairs: Iterable[tuple[str, str]], known: Collection[str]) -> dict[str, str]:
+    """Pairs of a metric and its range as a mapping. Raises `Misuse`, which does not name the option."""
+    found: dict[str, str] = {}
+    for metric, text in pairs:
         if metric not in known:
             names = ", ".join(sorted(known))
-            raise Misuse(f"{option}: there is no metric '{printable(metric, limit=80)}'; there are {names}")
-        if metric in ranges:
-            raise Misuse(f"{option}: {metric} is given twice")
+            raise Misuse(f"there is no metric '{printable(metric, limit=80)}'; there are {names}")
+        if metric in found:
+            raise Misuse(f"{metric} is given twice")
         start, colon, end = text.lstrip("@").rpartition(":")
         if not text or not RANGE.fullmatch(text) or text in ("@", ":", "@:"):
-            raise Misuse(f"{option}: '{printable(text, limit=80)}' is not a range like 5, 30: or 1:9")
+            raise Misuse(f"'{printable(text, limit=80)}' is not a range like 5, 30: or 1:9")
         if start not in ("", "~") and end and float(start) > float(end):
-            raise Misuse(f"{option}: '{text}' begins above its end")
+            raise Misuse(f"'{text}' begins above its end")
         if not colon and float(end) < 0:
-            raise Misuse(f"{option}: '{text}' ends below 0, where it begins; write ~:{end}")
-        ranges[metric] = text
-    return ranges
+            raise Misuse(f"'{text}' ends below 0, where it begins; write ~:{end}")
+        found[metric] = text
+    return found

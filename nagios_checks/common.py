@@ -120,12 +120,16 @@ class ProbeResource(nagiosplugin.Resource):
         report = self.report = self._probe()
         for problem in report.problems:
             yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
-        for part in report.addresses or [report]:
-            # Of several addresses, each is measured, and judged: one that is slow must not hide behind the others.
-            yield from self._measured(part, f"[{part.address}]" if report.addresses else "")
+        if not report.addresses:
+            yield from self._measured(report, "", set())
+            return
+        # Of several addresses, each is measured, and judged: one that is slow must not hide behind the others.
+        yield from self._stage_times(report, Stage.RESOLVE)
+        for part in report.addresses:
+            yield from self._measured(part, f"[{part.address}]", {f"{Stage.RESOLVE.value}_time"})
 
-    def _measured(self, report: Report[Any], suffix: str) -> Iterator[nagiosplugin.Metric]:
-        measured = set()
+    def _measured(self, report: Report[Any], suffix: str, measured: set[str]) -> Iterator[nagiosplugin.Metric]:
+        """What was measured, the names with a suffix, and what should have been beside what is in `measured`."""
         for metric in (*self._times(report), *self._certificate(report), *self.spec.metrics(report)):
             kind = metric.context.rpartition(" ")[2]
             measured.add(kind)
@@ -149,8 +153,11 @@ class ProbeResource(nagiosplugin.Resource):
 
     def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
-        for stage, seconds in report.timings.items():
-            yield nagiosplugin.Metric(f"{stage.value}_time", Seconds(seconds), "s", 0)
+        yield from self._stage_times(report, *report.timings)
+
+    def _stage_times(self, report: Report[Any], *stages: Stage) -> Iterator[nagiosplugin.Metric]:
+        for stage in stages:
+            yield nagiosplugin.Metric(f"{stage.value}_time", Seconds(report.timings[stage]), "s", 0)
 
     def _certificate(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         expired = any(problem.code is Code.CERTIFICATE_EXPIRED for problem in report.problems)

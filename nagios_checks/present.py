@@ -16,6 +16,8 @@ from mailprobe.text import printable
 MAX_STATUS = 500
 # Nagios 3 takes 4 KiB of output, Nagios 4 and Icinga 8 KiB and more; -vv is for people.
 MAX_OUTPUT = 4000
+# Of those, what performance data may take; dozens of folders or addresses could have more.
+MAX_PERFDATA = 2500
 # A single line of it, and how many of the last ones are kept whatever is left out.
 MAX_LINE = 250
 TAIL = 5
@@ -25,12 +27,29 @@ MAX_TRANSCRIPT = 16000
 def as_text(check: nagiosplugin.Check, report: Report[Any], verbose: int) -> str:
     """The status line; with `verbose` the findings, hints and facts, with 2 the transcript as well."""
     status = printable(f"{check.name} {str(check.state).upper()} - {check.summary_str}", limit=MAX_STATUS)
-    lines = [f"{status} | {' '.join(check.perfdata)}"]
+    perfdata, left_out = _fitting(check.perfdata)
+    lines = [f"{status} | {' '.join(perfdata)}"]
     if verbose:
         lines += [*check.verbose_str, *_facts(report)]
+        if left_out:
+            lines.append(f"note: {left_out} metrics are left out of the performance data, --json has them all")
     if verbose > 1:
         lines += report.transcript
     return "\n".join(_shortened(lines, MAX_OUTPUT if verbose < 2 else MAX_TRANSCRIPT)) + "\n"
+
+
+def _fitting(perfdata: list[str]) -> tuple[list[str], int]:
+    """The performance data that a monitoring system takes, those that are judged first; and how many are left out."""
+    room = MAX_PERFDATA
+    kept = set()
+    for judged in (True, False):
+        for each in perfdata:
+            if (";;" not in each.replace(";;;", "")) is not judged:
+                continue
+            room -= len(each) + 1
+            if room >= 0:
+                kept.add(each)
+    return [each for each in perfdata if each in kept], len(perfdata) - len(kept)
 
 
 def _shortened(lines: list[str], limit: int) -> list[str]:

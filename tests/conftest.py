@@ -11,7 +11,7 @@ import trustme
 from .canary import CANARY
 from .playing import Files
 
-pytest_plugins = ["tests.servers.fixtures", "tests.watching"]
+pytest_plugins = ["tests.servers.fixtures", "tests.collection", "tests.watching"]
 
 
 @pytest.fixture(scope="session")

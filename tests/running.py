@@ -57,6 +57,19 @@ class Outcome:
         return dict(datum.split("=", 1) for datum in found)
 
 
+def peak_kib(pid: int | str = "self") -> int:
+    """The most memory that a process, by default this one, has had; 0 when it is gone.
+
+    What `getrusage` and wait4(2) tell of that begins with the memory of whoever started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
     """Run a command to its end, with a text as its standard input."""
     with (
@@ -66,12 +79,13 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
     ):
         given.write(stdin)
         given.seek(0)
-        started = time.monotonic()
+        started, peak = time.monotonic(), 0
         process = subprocess.Popen(
             command, stdin=given, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
         )
         while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            peak = peak_kib(process.pid) or peak
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 break
             if time.monotonic() - started > WATCHDOG_SECONDS:
@@ -81,7 +95,7 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         seconds = time.monotonic() - started
         output.seek(0)
         errors.seek(0)
-        outcome = Outcome(process.returncode, output.read(), errors.read(), seconds, usage.ru_maxrss / 1024)
+        outcome = Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
     keep(f"{command}\n{outcome.output}\n{outcome.errors}")
     return outcome
 

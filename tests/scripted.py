@@ -18,8 +18,9 @@ A script is a text that a postmaster can read. One step is one line::
         ``S:`` and ``== raw`` lines that follow each other leave in one segment; ``== wait 0`` parts them.
 ``C:``  the server hears this, or notes an error and closes. Only ``*`` is special (anything; ``\\*`` is an asterisk),
         case does not matter.
-        ``C: <data>`` is a message, to the line with the dot. ``C: <literal> TEXT`` are the octets that the line before
-        announced as ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
+        ``C: <data>`` is a message, to the line with the dot. ``C: <data \\n.\\n>`` is one to that end, and may have
+        bare CR and LF. ``C: <literal> TEXT`` are the octets that the line before announced as
+        ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
 
 In both, ``{line}`` is the line heard last; ``{tag}`` the first word of the command heard last, which goes on after a
 ``+ `` and after a literal; ``{nonce}`` the ``r=`` of SCRAM (RFC 5802) inside a base64 word of the line heard last;
@@ -212,8 +213,9 @@ def _say(steps: list[Step], data: bytes) -> None:
 
 
 def _hear(pattern: str) -> Step:
-    if pattern == "<data>":
-        return Step("hear_data")
+    data = re.fullmatch("<data(?: (.+))?>", pattern)
+    if data:
+        return Step("hear_data", unescape(data[1] or ""))
     encoded = BASE64.sub(lambda found: b"{base64 " + unescape(found[1].decode()) + b"}", pattern.encode())
     mark, _, literal = encoded.partition(b" ")
     return Step("hear_literal", literal or b"*") if mark == b"<literal>" else Step("hear", encoded)
@@ -373,7 +375,10 @@ class Connection(threading.Thread):
             self.error(f"expected {text_of(pattern)!r}, heard {text_of(heard)!r}")
             raise Over("the client said something else")
 
-    def do_hear_data(self, _step: Step) -> None:
+    def do_hear_data(self, step: Step) -> None:
+        if step.text:
+            self.heard.append(self.read_to(step.text)[: -len(step.text)])
+            return
         body = b""
         while not (b"\r\n" + body).endswith(b"\r\n.\r\n"):
             body += self.read_to(b"\n")
@@ -475,6 +480,7 @@ class Scripted:
     """A server that plays a script to each client: ``with Scripted(text_or_path) as server: ... server.port``.
 
     `tls` is the server's context for scripts that need one. `host` may be ``::1``; `path` makes it a Unix socket.
+    Without a `port`, it takes one that is free.
     `words` are what else may stand in braces in the script, such as a password, by name.
 
     `heard` has for each connection the lines it heard, as str, and messages, as bytes; `heard_bytes` every octet
@@ -487,6 +493,7 @@ class Scripted:
         *,
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
         path: str | Path | None = None,
         words: Mapping[str, str] | None = None,
     ) -> None:
@@ -497,7 +504,7 @@ class Scripted:
         self.host = host
         self.words = dict(words or {})
         self.path = str(path) if path else ""
-        self.port = 0
+        self.port = port
         self.heard: list[list[Heard]] = []
         self.heard_bytes: list[bytes] = []
         self.endings: list[str] = []
@@ -517,7 +524,7 @@ class Scripted:
         if self.script.stops_reading:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         try:
-            self._listener.bind(self.path or (self.host, 0))
+            self._listener.bind(self.path or (self.host, self.port))
         except OSError:
             self._listener.close()
             raise

@@ -26,11 +26,14 @@ def test_the_demo_ends_by_itself_and_every_check_says_what_it_should() -> None:
 @pytest.mark.parametrize("arguments", [(), ("--no-such-option",), ("no-such-command",), ("demo", "--no-such-option")])
 def test_a_wrong_command_line_is_one_line_and_exit_code_3(arguments: tuple[str, ...]) -> None:
     code, output, errors = mailprobe(*arguments)
-    assert (code, errors, output.count("\n")) == (3, "", 1)
-    assert output.startswith("mailprobe: ")
+    assert (code, output, errors.count("\n")) == (3, "", 1)
+    assert errors.startswith("mailprobe: ")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("demo", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("demo", "--help"), ("report", "--help"), ("schema", "--help")],
+)
 def test_help_and_version_are_exit_code_3(arguments: tuple[str, ...]) -> None:
     code, output, errors = mailprobe(*arguments)
     assert (code, errors) == (3, "")

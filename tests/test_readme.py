@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 from mailprobe.codes import HINTS, Code, Stage
+from nagios_checks.cli import COMMANDS
 
-from .running import REPOSITORY, check_smtp
+from .running import REPOSITORY, check_smtp, run
 
 README = REPOSITORY / "README.md"
 CODES = re.compile(r"(?<=<!-- codes -->\n).*?(?=<!-- /codes -->)", re.DOTALL)
@@ -29,10 +32,22 @@ def test_the_metrics_are_those_that_a_check_can_judge() -> None:
         assert f"`{stage.value}_time`" in text
 
 
-def test_every_option_that_the_readme_names_is_one_of_the_check() -> None:
-    known = set(re.findall(r"--[a-z-]+", check_smtp("--help").output)) | {"--json", "--help", "--version"}
+def test_every_option_that_the_readme_names_is_one_of_the_check_or_of_mailprobe() -> None:
+    commands = (run([sys.executable, "-m", "nagios_checks.cli", name, "--help"]) for name in COMMANDS)
+    helps = [check_smtp("--help").output, *(command.output for command in commands)]
+    known = set(re.findall(r"--[a-z-]+", "".join(helps))) | {"--json", "--help", "--version"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README.read_text(encoding="utf-8")))
     assert named <= known
+
+
+def test_the_file_of_checks_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
+    files = re.findall(r"```yaml\n(title: .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(files) == 1
+    (tmp_path / "password").write_text("s3cret\n", encoding="utf-8")
+    path = tmp_path / "checks.yaml"
+    path.write_text(files[0].replace("/etc/mailprobe/probe", str(tmp_path / "password")), encoding="utf-8")
+    ended = run([sys.executable, "-m", "nagios_checks.cli", "report", str(path), "--check-config"])
+    assert (ended.code, ended.errors) == (0, "")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,20 @@ SCENES = (
         "CRITICAL",
         "[login-not-refused]",
     ),
+    Scene(
+        "A promise that is kept: nobody logs in without TLS",
+        "smtp",
+        f"-p {{submission}} {TLS} --refuse-plaintext-login",
+        "OK",
+        "demo.example ESMTP",
+    ),
+    Scene(
+        "A promise that is broken: what comes in clear behind STARTTLS is answered inside TLS",
+        "smtp",
+        f"-p {{smtp}} {TLS} --refuse-starttls-injection -v",
+        "CRITICAL",
+        "[injection-not-refused]",
+    ),
     Scene("An IMAP server that turns us away", "imap", "-p {imap_bye} -v", "CRITICAL", "BYE Too busy"),
     Scene("Asked for IMAP, got POP3", "imap", "-p {pop3} -v", "CRITICAL", "looks like POP3"),
     Scene("And the conversation itself, as with telnet and openssl", "smtp", f"-p {{smtp}} {TLS} -vv", "OK", "TLSv1"),
@@ -101,7 +115,7 @@ def show() -> int:
         with DemoHost() as host:
             wrong = [scene.title for scene in SCENES if not _play(scene, host)]
     except DemoError as error:
-        sys.stdout.write(f"mailprobe: {error}\n")
+        sys.stderr.write(f"mailprobe demo: {error}\n")
         return EXIT_UNKNOWN
     if wrong:
         sys.stdout.write(f"{len(wrong)} of {len(SCENES)} checks did not say what they should: {'; '.join(wrong)}\n")

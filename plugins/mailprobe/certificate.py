@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MIN_BITS = {"RSA": 2048, "DSA": 2048, "EC": 224}
 WEAK_HASHES = ("md2", "md4", "md5", "sha1")
 # id-ad-caIssuers (RFC 5280 4.2.2.1): where the issuer's certificate can be fetched, which names that there is one.
 _CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
+# What those are called that sign servers' certificates, and need another's signature themselves.
+_IN_BETWEEN = re.compile(r"intermediate|issuing|subordinate|\bsub-?ca\b", re.IGNORECASE)
 
 
 def read(peer: Peer, report: Report[Any]) -> list[Certificate]:
@@ -73,7 +76,7 @@ def _judge_the_chain(peer: Peer, report: Report[Any]) -> list[int]:
         path = [each for each, der in zip(sent, peer.sent) if der in peer.verified] or path
     elif _is_self_signed(path[-1]):
         session.chain_complete = True
-    elif _names_its_issuer(path):
+    elif len(path) == 1 and _is_from_in_between(path[0]):
         session.chain_complete = False
     session.chain_days = min(_days_left(_utc(each, "not_valid_after")) for each in path)
     return [place for place, each in enumerate(sent) if each in path]
@@ -94,15 +97,17 @@ def _is_self_signed(parsed: Any) -> bool:
     return bool(parsed.issuer == parsed.subject)
 
 
-def _names_its_issuer(path: Sequence[Any]) -> bool:
-    """Whether a server that sent its own certificate only has one from an authority that is known to be in between."""
+def _is_from_in_between(parsed: Any) -> bool:
+    """Whether the issuer is known to be no authority of its own: it calls itself so, or can be fetched somewhere."""
     from cryptography import x509
 
+    if _IN_BETWEEN.search(parsed.issuer.rfc4514_string()):
+        return True
     try:
-        access = path[-1].extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+        access = parsed.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     except Exception:  # there is none, or an extension cannot be read
         return False
-    return len(path) == 1 and any(each.access_method.dotted_string == _CA_ISSUERS for each in access)
+    return any(each.access_method.dotted_string == _CA_ISSUERS for each in access)
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,10 @@ class Fault:
     words: str
 
 
-def faults(
-    path: Sequence[Certificate], session: Tls, server_name: str | None, own_authorities: bool
-) -> Iterator[Fault]:
+def faults(path: Sequence[Certificate], session: Tls, server_name: str | None) -> Iterator[Fault]:
     """All that is wrong with the certificates of a path, the server's own first; OpenSSL stops at the first fault.
 
-    `server_name` is None when no name is to be looked for; `own_authorities` tells that the options named some.
+    `server_name` is None when no name is to be looked for.
     """
     leaf = path[0]
     for place, each in enumerate(path):
@@ -134,13 +137,16 @@ def faults(
         # What an authority says of itself is not looked at: it is trusted or not.
         if not each.self_signed and any(weak in algorithm.lower().replace("-", "") for weak in WEAK_HASHES):
             yield Fault(Code.CERTIFICATE_WEAK_SIGNATURE, f"{who} is signed with {algorithm}")
-    if server_name is not None and leaf.not_after is not None and not matches(leaf.names, server_name):
+    all_names = leaf.not_after is not None and len(leaf.names) < MAX_NAMES  # else it may be one that was left out
+    if server_name is not None and all_names and not matches(leaf.names, server_name):
         names = ", ".join(leaf.names[:5]) or "no name at all"
         yield Fault(Code.CERTIFICATE_WRONG_NAME, f"the certificate is not for {server_name}, but for {names}")
-    alone = len(path) == 1 and leaf.self_signed is False
-    if session.chain_complete is False or (alone and own_authorities and not session.verified):
+    if not session.verified and path[-1].self_signed is False:
         words = f"the server does not send the certificate of the issuer, {path[-1].issuer}"
-        yield Fault(Code.CERTIFICATE_CHAIN_INCOMPLETE, words)
+        if session.chain_complete is False:
+            yield Fault(Code.CERTIFICATE_CHAIN_INCOMPLETE, f"the chain is incomplete: {words}")
+        else:
+            yield Fault(Code.CERTIFICATE_UNKNOWN_ISSUER, f"{words}: it is not trusted, or the chain is incomplete")
 
 
 def matches(names: Sequence[str], wanted: str) -> bool:

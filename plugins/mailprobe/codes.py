@@ -175,7 +175,7 @@ HINTS: Mapping[Code, str] = {
     Code.CERTIFICATE_UNKNOWN_ISSUER: "Nobody we trust signed it: self-signed, a private authority (ca_file), or the"
     " server does not send its intermediate certificates.",
     Code.CERTIFICATE_CHAIN_INCOMPLETE: "Configure the file with the whole chain (fullchain.pem), the server's own"
-    " certificate first. Browsers fetch what is missing, mail servers do not.",
+    " certificate first: browsers fetch what is missing, mail servers do not.",
     Code.CERTIFICATE_WRONG_NAME: "The certificate is for other names. Another one is configured here, or the host is"
     " known by another name (tls_server_name).",
     Code.CERTIFICATE_WEAK_KEY: "Issue the certificate anew with a key of today: EC P-256, or RSA with 2048 bits and"

@@ -27,7 +27,7 @@ from .words import RATE_WORDS, TROUBLE_WORDS, guess_protocol
 
 # The farewell must not cost the verdict, nor the rest of the time limit.
 FAREWELL_SECONDS = 1.0
-# What the farewell may take beyond the time limit; the whole run ends within the limit and one second.
+# What the farewell may take even where there is no time left; the whole run ends within the limit and one second.
 FAREWELL_GRACE = 0.5
 # The lines of one reply. 200 EHLO lines are legal; nothing needs more than these.
 MAX_REPLY_LINES = 1000
@@ -67,6 +67,8 @@ class Conversation(Speech, ABC):
         self.inspecting = inspecting
         self.peer: tls.Peer | None = None
         """The server's certificates, once there is TLS."""
+        self.ended_at: Stage | None = None
+        """The stage of the finding with which there was no going on; None where there was."""
         self._context = context
         self._stage = Stage.CONNECT
 
@@ -199,6 +201,7 @@ class Conversation(Speech, ABC):
     ) -> bool:
         try:
             if isinstance(error, Unfinished):
+                self.ended_at = self._stage
                 self.problem(error.code, error.words, error.severity)
             # Who is stopped by a signal takes leave as well.
             if self.our_turn and (error is None or isinstance(error, (Unfinished, KeyboardInterrupt))):
@@ -235,9 +238,7 @@ class Conversation(Speech, ABC):
             )
 
     def _take_leave(self, judge: bool) -> None:
-        # The farewell has a time limit of its own: a short one, and never much behind the run's.
-        left = min(FAREWELL_SECONDS, self._deadline.left() + FAREWELL_GRACE)
-        self._stream.deadline = Deadline(max(left, 0.0))
+        self.hurry()
         try:
             with self.stage(Stage.QUIT):
                 self.farewell()
@@ -247,6 +248,11 @@ class Conversation(Speech, ABC):
                 self.problem(unfinished.code, unfinished.words, unfinished.severity)
             else:
                 self.remark(f"the farewell failed: {unfinished.words}")
+
+    def hurry(self) -> None:
+        """Give the farewell a time limit of its own: a short one, and never much behind the run's."""
+        # Of several addresses, each has a share of the time: what one took beyond it would be taken from the others.
+        self._stream.deadline = Deadline(min(FAREWELL_SECONDS, max(self._deadline.left(), FAREWELL_GRACE)))
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

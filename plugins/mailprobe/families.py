@@ -26,6 +26,12 @@ NEED_TLS = (
     *("ca_file", "ca_path", "client_cert", "client_key", "tls_server_name"),
     *("tls_min", "tls_max", "ciphers", "alpn"),
 )
+# What means nothing in a mode of TLS: a mistake where it was asked for, and left out where it only applies to many.
+MEANINGLESS = {
+    "none": (*NEED_TLS, "refuse_tls", "refuse_starttls_injection"),
+    "starttls": (),
+    "implicit": ("refuse_starttls_injection", "refuse_plaintext_login"),
+}
 
 
 @dataclass(frozen=True)
@@ -360,7 +366,7 @@ class PromiseOptions(LoginOptions):
     )
     refuse_plaintext_login: bool = option(
         "The server must neither offer nor accept a login before TLS. It is tried with another connection, and broken"
-        " off before a name or a password.",
+        " off before a password.",
         default=False,
     )
     refuse_tls: tuple[str, ...] = option(

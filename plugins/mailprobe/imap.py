@@ -113,6 +113,7 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
         raise Unfinished(Code.UNEXPECTED_REPLY, "the server greets with PREAUTH: somebody is logged in already")
     before = facts.capabilities
     if not log_in(imap, facts, {"LOGIN": lambda login: _login_command(imap, login)} if imap.has_login else {}):
+        imap.judge_capabilities(before)
         return
     with imap.stage(Stage.CAPABILITIES):
         imap.ask_capabilities()  # a login brings new ones

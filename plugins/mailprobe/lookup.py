@@ -71,7 +71,10 @@ class Resolver:
 
 def addresses(host: str, family: str, resolver: Resolver) -> list[str]:
     """The addresses of a host, those of IPv6 first. Raises `Unfinished`, also when there are none."""
-    name = host.encode("idna").decode()
+    try:
+        name = host.encode("idna").decode()
+    except UnicodeError:  # reverse DNS may give any octets
+        raise Unfinished(Code.NAME_UNKNOWN, f"no name that a host can have: {host}") from None
     found = [record.address for kind in RECORD_TYPES[family] for record in resolver.ask(name, kind)]
     if not found:
         kind = {"any": "address", "ipv4": "IPv4 address", "ipv6": "IPv6 address"}[family]

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .text import printable
 
@@ -106,7 +106,9 @@ def option(
 
 def declarations(options: type[Options]) -> tuple[Declaration, ...]:
     """All options of a class, in the order in which they were declared."""
-    return tuple(_declaration(f) for f in fields(options))
+    if "_declared" not in vars(options):  # of the class itself: a parent's are fewer
+        options._declared = tuple(_declaration(f) for f in fields(options))
+    return options._declared
 
 
 def _declaration(f: Any) -> Declaration:
@@ -126,6 +128,8 @@ class Options:
 
     Raises `UsageError` when a value cannot be used.
     """
+
+    _declared: ClassVar[tuple[Declaration, ...]]  # read once, since a class does not change
 
     def __post_init__(self) -> None:
         for declared in declarations(type(self)):

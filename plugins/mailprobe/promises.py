@@ -17,6 +17,8 @@ _NO_HANDSHAKE = frozenset({Code.TLS_HANDSHAKE_FAILED, Code.CONNECTION_CLOSED, Co
 _NO_INJECTION = frozenset(
     {*_NO_HANDSHAKE, Code.STARTTLS_REFUSED, Code.STARTTLS_INJECTION, Code.UNEXPECTED_REPLY, Code.MALFORMED_REPLY}
 )
+# What a reply that belongs to no command is called.
+UNPAIRED = frozenset({Code.UNEXPECTED_REPLY, Code.MALFORMED_REPLY})
 # How it refuses to begin a login.
 _NO_LOGIN = frozenset(
     {
@@ -42,6 +44,8 @@ class Promise:
     context: ssl.SSLContext | None = None
     needs_tls: bool = False
     """Whether it means nothing for a server with which there was no TLS."""
+    needs_login: bool = False
+    """Whether it is tried behind a login: one that was refused is not tried again, which could lock the account."""
 
     def is_refusal(self, problem: Problem) -> bool:
         """Whether the finding is the refusal that was wanted."""
@@ -128,12 +132,29 @@ def _inject(conversation: Any, broken: list[str]) -> None:
         with conversation.stage(Stage.CAPABILITIES):
             conversation.ask_capabilities()
         with conversation.stage(Stage.QUIT):
-            conversation.farewell()
-            conversation.our_turn = False
-            conversation.hear_the_end()
+            _hear_out(conversation)
     except Unfinished as unfinished:
-        if unfinished.code not in (Code.UNEXPECTED_REPLY, Code.MALFORMED_REPLY):
+        if unfinished.code not in UNPAIRED:
             raise
         command = conversation.harmless_command
         broken.append(f"{command}, sent in clear behind STARTTLS, is answered inside TLS: {unfinished.words}")
         conversation.our_turn = False
+
+
+def _hear_out(conversation: Any) -> None:
+    """Take leave, and hear up to the end whether there is a reply too many; one too few is no matter here."""
+    conversation.hurry()
+    try:
+        conversation.farewell()
+    except OSError:
+        return
+    except Unfinished as unfinished:
+        if unfinished.code not in UNPAIRED:
+            return
+        if not conversation.our_turn:
+            raise
+        # An odd reply, and there may be servers who always say that.
+    finally:
+        answered, conversation.our_turn = conversation.our_turn, False
+    if answered:
+        conversation.hear_the_end()

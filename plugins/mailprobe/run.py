@@ -22,8 +22,9 @@ from .text import Blotter
 
 C = TypeVar("C", bound=Conversation)
 
-# A host that could not be talked to keeps or breaks no promise.
+# A host that could not be talked to keeps or breaks no promise, and one that has enough of us is left alone.
 _NOT_REACHED = frozenset({Stage.RESOLVE, Stage.CONNECT, Stage.GREETING})
+_HAD_ENOUGH = frozenset({Code.BUSY, Code.RATE_LIMITED, Code.LOGIN_DELAY})
 
 
 def new_report(options: PromiseOptions, facts: F) -> Report[F]:
@@ -101,7 +102,8 @@ class _Visit(Generic[C]):
             talk(conversation, options, report.facts)
         if any(problem.code in CERTIFICATE_CODES for problem in report.problems) and self._deadline.left() > 0:
             self._look_again(talk)
-        if not any(problem.stage in _NOT_REACHED for problem in report.problems):
+        had_enough = any(problem.code in _HAD_ENOUGH for problem in report.problems)
+        if conversation.ended_at not in _NOT_REACHED and not had_enough:
             for promise in promises:
                 self._try(promise)
             afterwards(options, report, self._deadline)
@@ -141,7 +143,8 @@ class _Visit(Generic[C]):
         if second.tls.version is None:
             return
         report.facts, report.tls = second.facts, replace(second.tls, verify_error=report.tls.verify_error)
-        report.problems += [problem for problem in second.problems if problem.stage not in report.timings]
+        known = {(problem.code, problem.stage) for problem in report.problems}
+        report.problems += [problem for problem in second.problems if (problem.code, problem.stage) not in known]
         for stage, seconds in second.timings.items():
             report.timings.setdefault(stage, seconds)
 
@@ -150,6 +153,8 @@ class _Visit(Generic[C]):
         report, own = self._report, self._report.blank()
         if promise.needs_tls and report.tls.version is None:
             return  # There is a finding for that already.
+        if promise.needs_login and report.facts.login != "accepted":
+            return  # As above.
         broken: list[str] = []
         peer, self._peer = self._peer, None
         with self._connection(own, promise.context) as conversation:
@@ -165,22 +170,22 @@ class _Visit(Generic[C]):
                 report.problems.append(replace(problem, message=f"{promise.aim}: {problem.message}"))
 
     def _judge(self, path: list[Any]) -> None:
-        """Add what is wrong with the certificate beside the fault that OpenSSL stopped at."""
+        """Add what is wrong with the certificates to the one fault that OpenSSL stopped at."""
         report, options = self._report, self._options
-        own = options.ca_file is not None or options.ca_path is not None
-        for fault in certificate.faults(path, report.tls, options.server_name, own):
-            known = {problem.code for problem in report.problems}
-            if fault.code is Code.CERTIFICATE_CHAIN_INCOMPLETE:
-                self._explain_unknown_issuer(fault)
-            elif fault.code not in known:
+        told: set[Code] = set()
+        name = None if report.tls.verified else options.server_name  # OpenSSL has found it, among all that there are
+        for fault in certificate.faults(path, report.tls, name):
+            if fault.code in told:
+                continue
+            told.add(fault.code)
+            unknown_issuer = fault.code in (Code.CERTIFICATE_CHAIN_INCOMPLETE, Code.CERTIFICATE_UNKNOWN_ISSUER)
+            # OpenSSL knows no difference between an issuer that nobody trusts and one that was not sent.
+            stopped_at = Code.CERTIFICATE_UNKNOWN_ISSUER if unknown_issuer else fault.code
+            place = next((n for n, problem in enumerate(report.problems) if problem.code is stopped_at), None)
+            if place is not None:
+                problem = report.problems[place]
+                chosen = report.states.get(fault.code)
+                words = f"{problem.message.rstrip('.')}; {fault.words}"
+                report.problems[place] = replace(problem, code=fault.code, message=words, chosen=chosen)
+            elif not unknown_issuer:  # which OpenSSL would have stopped at first
                 report.find(fault.code, Stage.TLS, fault.words)
-
-    def _explain_unknown_issuer(self, fault: certificate.Fault) -> None:
-        """OpenSSL knows no difference between an issuer that nobody trusts and one that was not sent."""
-        report = self._report
-        for place, problem in enumerate(report.problems):
-            if problem.code is Code.CERTIFICATE_UNKNOWN_ISSUER:
-                words = f"{problem.message}; {fault.words}"
-                report.problems[place] = replace(
-                    problem, code=fault.code, message=words, chosen=report.states.get(fault.code)
-                )

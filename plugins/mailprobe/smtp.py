@@ -106,6 +106,8 @@ class SmtpOptions(PromiseOptions):
             raise UsageError("send", "needs a recipient: give {rcpt_to}")
         if self.refuse_bare_newline and not self.send:
             raise UsageError("refuse_bare_newline", "needs {send}, since a server may deliver what it must not end")
+        if self.refuse_bare_newline and self.expect_login_refused:
+            raise UsageError("refuse_bare_newline", "contradicts {expect_login_refused}, behind which nothing is done")
         if self.require_name_agreement and self.is_socket:
             raise UsageError("require_name_agreement", "goes with a host, and {host} is the path of a Unix socket")
 

@@ -10,7 +10,7 @@ from .codes import Code, Stage
 from .login import log_in
 from .lookup import Resolver, addresses, names
 from .mailaddress import bare
-from .promises import Promise
+from .promises import UNPAIRED, Promise
 from .report import Report, Unfinished
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ SMUGGLED_ENDS = {
     "<CR>.<CR>": "\r.\r",
     "<CR>.<CRLF>": "\r.\r\n",
 }
+# As many names or addresses are told; a hostile zone has more, and long ones.
+MAX_TOLD = 5
 # What comes behind, which is no command; were the message over, the server would answer it.
 _REST = "This line is part of the message."
 
@@ -43,6 +45,7 @@ def of_smtp(options: SmtpOptions) -> Iterator[Promise]:
             partial(_smuggle, name),
             frozenset({Code.MESSAGE_REFUSED, Code.CONNECTION_CLOSED, Code.CONNECTION_RESET}),
             None if options.tls == "none" else options.contexts.client(options),
+            needs_login=options.username is not None,
         )
 
 
@@ -56,8 +59,8 @@ def _smuggle(name: str, smtp: Smtp, broken: list[str]) -> None:
     options = smtp.options
     sender, recipient = bare(options.mail_from or ""), bare(options.rcpt_to[0])
     smtp.begin()
-    if options.username is not None and not log_in(smtp, smtp.report.facts):
-        return
+    if options.username is not None:
+        log_in(smtp, smtp.report.facts)
     with smtp.stage(Stage.MAIL):
         smtp.ask(f"MAIL FROM:<{sender}>", 250)
     with smtp.stage(Stage.RCPT):
@@ -70,9 +73,12 @@ def _smuggle(name: str, smtp: Smtp, broken: list[str]) -> None:
         reply = smtp.reply()
         if reply.code == 421 or not 200 <= reply.code < 300:
             raise smtp.refusal(reply)
+    with smtp.stage(Stage.RESET):
         try:
             smtp.ask("RSET", 250)
         except Unfinished as unfinished:
+            if unfinished.code not in UNPAIRED:
+                raise  # It has hung up, or has no time any more: nobody knows what it took the message for.
             broken.append(f"{name} ends a message: the line behind it was taken for a command ({unfinished.words})")
             smtp.our_turn = False
 
@@ -99,7 +105,7 @@ def _disagreement(told: str, pointers: list[str], address: str, resolver: Resolv
     if not pointers:
         return f"reverse DNS has no name for {address}, and the greeting tells '{told}'"
     if told not in pointers:
-        return f"the greeting tells '{told}', and reverse DNS of {address} '{', '.join(pointers)}'"
+        return f"the greeting tells '{told}', and reverse DNS of {address} '{', '.join(pointers[:MAX_TOLD])}'"
     try:
         found = addresses(told, "any", resolver)
     except Unfinished as unfinished:
@@ -107,5 +113,7 @@ def _disagreement(told: str, pointers: list[str], address: str, resolver: Resolv
             raise
         return f"greeting and reverse DNS of {address} tell '{told}', which has no address"
     if address.partition("%")[0] not in found:
-        return f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found)}"
+        return (
+            f"greeting and reverse DNS of {address} tell '{told}', which has the address {', '.join(found[:MAX_TOLD])}"
+        )
     return None

@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,11 +43,13 @@ _DEMANDS_RFC_5746 = ssl.OPENSSL_VERSION_INFO[0] >= 3
 
 class Contexts:
     """TLS contexts, each made once: to load the system's authorities costs 20 ms of CPU time. Safe to share among
-    threads, since a context made twice is as good.
+    threads.
     """
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], ssl.SSLContext] = {}
+        # Without it, the first checks of a run, all at once, would each make the same.
+        self._making = threading.Lock()
 
     def client(self, options: TlsOptions, verify: bool = True) -> ssl.SSLContext:
         """For a conversation: chain and name verified as the options want it, but never if not `verify`.
@@ -62,9 +65,10 @@ class Contexts:
     def _get(self, make: Any, options: TlsOptions, particular: object) -> ssl.SSLContext:
         files = (options.ca_file, options.ca_path, options.client_cert, options.client_key)
         key = (make, particular, *files, options.tls_min, options.tls_max, options.ciphers, options.alpn)
-        if key not in self._made:
-            self._made[key] = make(options, particular)
-        return self._made[key]
+        with self._making:
+            if key not in self._made:
+                self._made[key] = make(options, particular)
+            return self._made[key]
 
 
 def _context(options: TlsOptions, verify: bool) -> ssl.SSLContext:
@@ -138,6 +142,10 @@ def _rehearse(made: ssl.SSLContext, name: str, words: str = "") -> None:
 def _trust(made: ssl.SSLContext, options: TlsOptions) -> None:
     if options.ca_file is not None:
         with _loading("ca_file", options.ca_file, "holds no certificate in PEM form"):
+            alone = _unverified()
+            alone.load_verify_locations(cafile=options.ca_file)
+            if not alone.cert_store_stats()["x509"]:
+                raise ssl.SSLError  # OpenSSL is content with a list of what was revoked
             made.load_verify_locations(cafile=options.ca_file)
     if options.ca_path is not None:
         try:
@@ -154,8 +162,8 @@ def _identify(made: ssl.SSLContext, options: TlsOptions) -> None:
     if options.client_cert is not None:
         wrong = "and its key are not a matching pair in PEM form, or the key has a passphrase"
         if options.client_key is not None:
-            with _loading("client_key", options.client_key, ""), open(options.client_key, "rb"):
-                pass
+            with _loading("client_key", options.client_key, ""), open(options.client_key, "rb") as key:
+                key.read(1)
         with _loading("client_cert", options.client_cert, wrong):
             # Without a function for it, OpenSSL would ask for the passphrase on the terminal, and wait.
             made.load_cert_chain(options.client_cert, options.client_key, password=lambda: "")
@@ -183,8 +191,9 @@ def reason(error: ssl.SSLError) -> str:
     """OpenSSL's words without its file names and line numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return printable(error.verify_message, limit=200)
-    if error.reason:
-        return printable(error.reason.lower().replace("_", " "), limit=200)
+    code = getattr(error, "reason", None)  # those that Python raises by itself, as for ciphers, have none
+    if code:
+        return printable(code.lower().replace("_", " "), limit=200)
     return printable(str(error.args[-1] if error.args else error), limit=200)
 
 

@@ -87,7 +87,7 @@ class OpensslServer(Server):
 
     def stop(self) -> None:
         super().stop()
-        if self.process.stdin:
+        if self._guard and self.process.stdin:  # as it is when the server has been started
             self.process.stdin.close()
 
     def _answers(self) -> bool:

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 
-# Copyright: (c) 2026, the mailprobe founders
+# Copyright (c) 2026, the mailprobe founders
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check that an IMAP server works, and say why not."""
@@ -116,6 +116,21 @@ EXAMPLES = r"""
     username: former@example.org
     password: "{{ vault_former_password }}"
     expect_login_refused: true
+
+- name: Every address behind the name keeps its promises
+  mailprobe.checks.imap:
+    host: imap.example.org
+    tls: starttls
+    all_addresses: true
+    require_capability:
+      - IDLE
+    refuse_plaintext_login: true
+    refuse_starttls_injection: true
+    refuse_tls:
+      - TLSv1
+      - TLSv1.1
+    min_certificate_days: 14
+    max_seconds: 5
 """
 
 RETURN = r"""

@@ -1,0 +1,98 @@
+"""What a run of many checks gave: made by `run`, dated by `history`, read by every format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+# From bad to good, as everywhere: a CRITICAL must not hide behind a check that could not be judged.
+STATES = ("critical", "warning", "unknown", "ok")
+EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric: `name` as in the performance data, `unit` of it (`s`, `B`, `%`) or empty."""
+
+    name: str
+    value: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong: a problem of the probe's, or a measurement outside of its range (then `code` is the metric's name,
+    and `stage` and `hint` are empty).
+    """
+
+    state: str
+    code: str
+    message: str
+    stage: str = ""
+    hint: str = ""
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the history knows of a check. Times are aware, in UTC; `trends` has for each metric its last values as
+    (time, value), the oldest first; `changes` are the last changes of state as (time, state), the oldest first.
+    """
+
+    since: datetime
+    previous_state: str | None = None
+    changed: bool = False
+    flapping: bool = False
+    changes: Sequence[tuple[datetime, str]] = ()
+    trends: dict[str, list[tuple[datetime, float]]] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """One check's verdict. `state` is a word of STATES, `summary` the words of its status line, `report` the probe's
+    whole report as `Report.to_dict()` gives it; None when there was no run of it (our own bug, or interrupted).
+    """
+
+    name: str
+    protocol: str
+    where: str
+    state: str
+    summary: str
+    group: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    perfdata: list[str] = field(default_factory=list)
+    report: dict[str, Any] | None = None
+    past: Past | None = None
+
+
+@dataclass
+class Health:
+    """All outcomes of one run, in the order of the file. `notes` tell what did not go as asked (no history,
+    interrupted) without being a check's fault.
+    """
+
+    title: str
+    started: datetime
+    elapsed: float
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """The worst state of all; `unknown` when nothing was checked."""
+        return next((state for state in STATES if any(o.state == state for o in self.outcomes)), "unknown")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many checks are in each state, the worst first."""
+        found = Counter(outcome.state for outcome in self.outcomes)
+        return {state: found[state] for state in STATES}
+
+    @property
+    def worst_first(self) -> list[Outcome]:
+        """The outcomes as a reader wants them: the bad ones first, else in the order of the file."""
+        return sorted(self.outcomes, key=lambda outcome: STATES.index(outcome.state))

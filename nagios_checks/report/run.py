@@ -1,0 +1,153 @@
+"""Run the checks of a file side by side, through the very code of the single checks, and gather what they say."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+import nagiosplugin
+from nagiosplugin.state import Ok
+
+from mailprobe import batch
+from mailprobe.options import UsageError
+from mailprobe.report import Problem
+from mailprobe.run import new_report
+from mailprobe.text import printable
+from mailprobe.tls import Contexts
+
+from ..common import build
+from ..present import MAX_STATUS
+from .outcome import Finding, Health, Measurement, Outcome
+from .plan import Config, Planned
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many checks run at once, how many of them with one host, and the seconds after which none begins."""
+
+    workers: int
+    per_host: int
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a run: the names of the checks that were `missed`, and the mistakes in the file that showed."""
+
+    health: Health
+    missed: frozenset[str]
+    faults: list[str]
+
+
+def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], None]) -> Ran:
+    """Run all checks; `tell` hears of each as it ends. Ctrl-C (KeyboardInterrupt) ends the run with what is there."""
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    faults: list[str] = []
+    contexts = Contexts()
+    for check in config.checks:
+        check.options.share(contexts)
+    jobs = [batch.Job(check.options.hostname.lower(), partial(_outcome, check, file)) for check in config.checks]
+    outcomes: list[Outcome | None] = [None] * len(jobs)
+    reason = ""
+    try:
+        batched = batch.run(jobs, workers=limits.workers, per_key=limits.per_host, seconds=limits.deadline)
+        with closing(batched) as ended:
+            for done in ended:
+                if done.begun:
+                    if isinstance(done.error, Unusable):
+                        faults.append(str(done.error))
+                    outcome = done.value or _failed(config.checks[done.place], done.error)
+                    outcomes[done.place] = outcome
+                    tell(outcome)
+                else:
+                    reason = f"the deadline of {limits.deadline:g} s had passed"
+    except KeyboardInterrupt:
+        reason = "the run was interrupted"
+    elapsed = time.monotonic() - clock
+    missed = [check.name for check, outcome in zip(config.checks, outcomes) if outcome is None]
+    health = Health(
+        config.title or f"Mail as seen from {socket.gethostname()}",
+        started,
+        elapsed,
+        [outcome or _unknown(check, f"not run: {reason}") for outcome, check in zip(outcomes, config.checks)],
+        [f"{len(missed)} of {len(jobs)} checks were not run: {reason}"] if missed else [],
+    )
+    return Ran(health, frozenset(missed), faults)
+
+
+class Unusable(Exception):
+    """A check that cannot be run as its file has it: a secret or another file is not there."""
+
+
+def _outcome(planned: Planned, file: str) -> Outcome:
+    """One check, on whatever thread this is. Raises `Unusable`."""
+    if planned.fault is not None:
+        raise Unusable(str(planned.fault))
+    check, resource = build(planned.spec, planned.options, planned.warning, planned.critical)
+    try:
+        check()
+    except UsageError as error:
+        raise Unusable(str(planned.blame(file, error))) from None
+    if resource.report is None:
+        raise RuntimeError("the check ended without a report")
+    return Outcome(
+        name=planned.name,
+        protocol=planned.protocol,
+        where=resource.report.where,
+        state=str(check.state),
+        summary=printable(check.summary_str, limit=MAX_STATUS),
+        group=planned.group,
+        findings=[_finding(result) for result in check.results if result.state is not Ok],
+        measurements=[_measurement(result.metric) for result in check.results if _is_measured(result.metric)],
+        perfdata=check.perfdata,
+        report=_shared(resource.report.to_dict()),
+    )
+
+
+def _shared(document: dict[str, Any]) -> dict[str, Any]:
+    """The report, with one copy of what many servers say: 10,000 reports are kept until all have ended."""
+    return {**document, "transcript": [sys.intern(line) for line in document["transcript"]]}
+
+
+def _finding(result: nagiosplugin.Result) -> Finding:
+    problem: Any = result.metric.value
+    if isinstance(problem, Problem):
+        return Finding(
+            str(result.state),
+            problem.code.value,
+            problem.message,
+            problem.stage.value,
+            problem.hint,
+            problem.address,
+        )
+    return Finding(str(result.state), result.metric.name, str(result))
+
+
+def _is_measured(metric: nagiosplugin.Metric) -> bool:
+    return isinstance(metric.value, (int, float))
+
+
+def _measurement(metric: nagiosplugin.Metric) -> Measurement:
+    return Measurement(sys.intern(metric.name), float(metric.value), metric.uom or "")
+
+
+def _failed(planned: Planned, error: BaseException | None) -> Outcome:
+    """A mistake in the file, our own bug, a machine without memory: that check's trouble, and nobody else's."""
+    if isinstance(error, Unusable):
+        return _unknown(planned, str(error))
+    words = printable(f"{type(error).__name__}: {error}", limit=300)
+    return _unknown(planned, f"internal error, please report it: {words}")
+
+
+def _unknown(planned: Planned, words: str) -> Outcome:
+    options = planned.options
+    where = new_report(options, planned.spec.facts()).where
+    words = printable(words, limit=MAX_STATUS)
+    return Outcome(planned.name, planned.protocol, where, "unknown", words, planned.group)
