@@ -1,4 +1,4 @@
-"""A server in memory that says what an input tells it to: fast enough for thousands of conversations a second.
+"""A server in memory that says what an input tells it to: fast enough for hundreds of conversations a second.
 
 An input is a letter, which chooses the options of the probe, and what the server says: its greeting, and then something
 after whatever it hears. Octets below the space part it:
