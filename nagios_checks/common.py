@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Callable, NoReturn
 
 import nagiosplugin
@@ -296,20 +297,21 @@ def build(
 ) -> tuple[nagiosplugin.Check, ProbeResource]:
     """The check, not yet run, and its resource, which has the report afterwards. Ranges are texts by metric."""
     resource = ProbeResource(spec, options, dict.fromkeys([*critical, *warning]))
-    contexts = [
-        MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric))
-        for known in spec.known_metrics
-    ]
-    check = nagiosplugin.Check(
-        resource,
-        *contexts,
+    contexts = _contexts(spec, tuple(warning.items()), tuple(critical.items()))
+    return nagiosplugin.Check(resource, *contexts, ReportSummary(spec, resource), WorstFirst()), resource
+
+
+@lru_cache(maxsize=256)  # most checks of a report have the same ranges, and a context holds nothing else
+def _contexts(
+    spec: CheckSpec, warnings: tuple[tuple[str, str], ...], criticals: tuple[tuple[str, str], ...]
+) -> tuple[nagiosplugin.Context, ...]:
+    warning, critical, metrics = dict(warnings), dict(criticals), spec.known_metrics
+    return (
+        *(MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric)) for known in metrics),
         ProblemContext("problem"),
         *(ToldContext(f"told {name}", warning.get(name), critical.get(name)) for name in CERTIFICATE_METRICS),
         MissingContext("missing"),
-        ReportSummary(spec, resource),
-        WorstFirst(),
     )
-    return check, resource
 
 
 def parser(spec: CheckSpec) -> Parser:
