@@ -14,13 +14,17 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Callable, NoReturn
 
 import nagiosplugin
 from nagiosplugin.state import Critical, Ok, ServiceState, Unknown, Warn
 
-from mailprobe.options import TlsOptions, UsageError
-from mailprobe.report import Code, Facts, Problem, Report, Stage
+from mailprobe.codes import Code, Stage
+from mailprobe.families import PromiseOptions
+from mailprobe.options import UsageError
+from mailprobe.report import Facts, Problem, Report
+from mailprobe.run import new_report
 from mailprobe.text import printable
 from mailprobe.version import __version__
 
@@ -41,9 +45,10 @@ from .present import as_json, as_text
 # The stages that every conversation has; a protocol adds its own before the farewell.
 COMMON_STAGES = (Stage.RESOLVE, Stage.CONNECT, Stage.GREETING, Stage.CAPABILITIES, Stage.TLS, Stage.AUTH)
 # Metrics that only TLS gives.
-TLS_METRICS = ("certificate_days", "tls_time")
+CERTIFICATE_METRICS = ("certificate_days", "certificate_lifetime_percent", "chain_days")
+TLS_METRICS = (*CERTIFICATE_METRICS, "tls_time")
 
-STATES: Mapping[str, ServiceState] = {"ok": Ok, "warning": Warn, "critical": Critical}
+STATES: Mapping[str, ServiceState] = {"ok": Ok, "warning": Warn, "critical": Critical, "unknown": Unknown}
 # A CRITICAL must not hide behind a part that could not be measured: nagiosplugin ranks by number, UNKNOWN the worst.
 RANKS = {Ok: 0, Unknown: 1, Warn: 2, Critical: 3}
 # What a greeting may take of the status line, so that the rest of it is still seen.
@@ -58,7 +63,7 @@ class CheckSpec:
 
     name: str
     description: str
-    options: type[TlsOptions]
+    options: type[PromiseOptions]
     facts: type[Facts]
     probe: Callable[[Any], Report[Any]]
     metrics: Callable[[Report[Any]], Iterable[nagiosplugin.Metric]]
@@ -77,6 +82,8 @@ class CheckSpec:
             *(Threshold(f"{stage.value}_time", "") for stage in (*COMMON_STAGES, *self.stages)),
             Threshold("quit_time", "seconds for the stage of that name"),
             Threshold("certificate_days", "whole days until the certificate expires"),
+            Threshold("certificate_lifetime_percent", "what is left of the certificate's lifetime"),
+            Threshold("chain_days", "whole days until the first certificate of the chain expires"),
             *self.thresholds,
         )
 
@@ -98,7 +105,7 @@ class Decimal(float):
 class ProbeResource(nagiosplugin.Resource):
     """Acquires: runs the probe and hands its problems and measurements on as metrics."""
 
-    def __init__(self, spec: CheckSpec, options: TlsOptions, judged: Iterable[str]) -> None:
+    def __init__(self, spec: CheckSpec, options: PromiseOptions, judged: Iterable[str]) -> None:
         self.spec = spec
         self.options = options
         self.judged = tuple(judged)
@@ -114,48 +121,64 @@ class ProbeResource(nagiosplugin.Resource):
         report = self.report = self._probe()
         for problem in report.problems:
             yield nagiosplugin.Metric(problem.code.value, problem, context="problem")
-        measured = {"certificate_days"} if report.certificate.days_left is not None else set()
+        if not report.addresses:
+            yield from self._measured(report, "", set())
+            return
+        # Of several addresses, each is measured, and judged: one that is slow must not hide behind the others.
+        yield from self._stage_times(report, Stage.RESOLVE)
+        for part in report.addresses:
+            yield from self._measured(part, f"[{part.address}]", {f"{Stage.RESOLVE.value}_time"})
+
+    def _measured(self, report: Report[Any], suffix: str, measured: set[str]) -> Iterator[nagiosplugin.Metric]:
+        """What was measured, the names with a suffix, and what should have been beside what is in `measured`."""
         for metric in (*self._times(report), *self._certificate(report), *self.spec.metrics(report)):
-            measured.add(metric.context)
+            kind = metric.context.rpartition(" ")[2]
+            measured.add(kind)
             if metric.value is not None:
-                yield metric
-            elif metric.context in self.judged:
-                yield metric.replace(context="missing")  # what was not measured is absent, never zero
+                yield metric.replace(name=metric.name + suffix)
+            elif kind in self.judged:
+                yield metric.replace(name=metric.name + suffix, context="missing")  # what is absent is never zero
         for name in self.judged:
             if name not in measured:
-                yield nagiosplugin.Metric(name, None, context="missing")
+                yield nagiosplugin.Metric(name + suffix, None, context="missing")
 
     def _probe(self) -> Report[Any]:
         try:
             return self.spec.probe(self.options)
         except socket.timeout:  # outside of any stage: what took so long is on this host
             seconds = self.options.timeout
-            report = Report(self.spec.name, self.options.hostname, self.options.effective_port, self.spec.facts())
+            report = new_report(self.options, self.spec.facts())
             report.elapsed = seconds
-            words = f"the run did not end in {seconds:g} s"
-            report.problems.append(Problem(Code.TIMEOUT, Stage.COMMAND, words))
+            report.find(Code.TIMEOUT, Stage.COMMAND, f"the run did not end in {seconds:g} s")
             return report
 
     def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
-        for stage, seconds in report.timings.items():
-            yield nagiosplugin.Metric(f"{stage.value}_time", Seconds(seconds), "s", 0)
+        yield from self._stage_times(report, *report.timings)
+
+    def _stage_times(self, report: Report[Any], *stages: Stage) -> Iterator[nagiosplugin.Metric]:
+        for stage in stages:
+            yield nagiosplugin.Metric(f"{stage.value}_time", Seconds(report.timings[stage]), "s", 0)
 
     def _certificate(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
-        if report.certificate.days_left is not None:
-            expired = any(problem.code is Code.CERTIFICATE_EXPIRED for problem in report.problems)
-            context = "told" if expired else None
-            yield nagiosplugin.Metric("certificate_days", report.certificate.days_left, context=context)
+        expired = any(problem.code is Code.CERTIFICATE_EXPIRED for problem in report.problems)
+        leaf = report.certificate
+        percent = None if leaf.lifetime_percent is None else Decimal(leaf.lifetime_percent)
+        for name, value, unit in zip(
+            CERTIFICATE_METRICS, (leaf.days_left, percent, report.tls.chain_days), (None, "%", None)
+        ):
+            yield nagiosplugin.Metric(name, value, unit, context=f"told {name}" if expired else None)
 
 
 class ProblemContext(nagiosplugin.Context):
-    """Evaluates a problem: its severity is its state."""
+    """Evaluates a problem, which has a state of its own."""
 
     def evaluate(self, metric: nagiosplugin.Metric, resource: nagiosplugin.Resource) -> nagiosplugin.Result:
         """The result of one finding, its words being the message and the word for it that can be looked up."""
         problem: Problem = metric.value
-        words = f"{problem.message} [{problem.code.value}]"
-        return nagiosplugin.Result(STATES[problem.severity.state], words, metric)
+        return nagiosplugin.Result(
+            STATES[problem.state], f"{_at(problem)}{problem.message} [{problem.code.value}]", metric
+        )
 
 
 class MetricContext(nagiosplugin.ScalarContext):
@@ -227,12 +250,11 @@ class ReportSummary(nagiosplugin.Summary):
         """All results that are not OK, the worst first, with the hints of those that are findings."""
         lines = []
         for result in results:
-            if result.state is Ok:
-                continue
-            if isinstance(problem := result.metric.value, Problem):
-                lines.append(f"[{result.state}] {problem.code.value} at {problem.stage.value}: {problem.message}")
+            if isinstance(problem := result.metric.value, Problem):  # also one that is OK by --state
+                where = f"{problem.code.value} at {problem.stage.value}"
+                lines.append(f"[{result.state}] {where}: {_at(problem)}{problem.message}")
                 lines.append(f"    hint: {problem.hint}")
-            else:
+            elif result.state is not Ok:
                 lines.append(f"[{result.state}] {result.metric.name}: {result}")
         return lines
 
@@ -246,7 +268,13 @@ class ReportSummary(nagiosplugin.Summary):
         return f"{self._report.where}: {words}"
 
 
+def _at(problem: Problem) -> str:
+    return f"{problem.address}: " if problem.address else ""
+
+
 def _common_headline(report: Report[Any]) -> Iterator[str]:
+    if report.addresses:
+        yield f"all {len(report.addresses)} addresses work"
     yield f"'{printable(report.facts.banner or '', limit=MAX_BANNER)}'"
     if report.tls.version:
         yield report.tls.version
@@ -265,24 +293,25 @@ def measured(*values: tuple[str, float | None, str | None]) -> Iterator[nagiospl
 
 
 def build(
-    spec: CheckSpec, options: TlsOptions, warning: Mapping[str, str], critical: Mapping[str, str]
+    spec: CheckSpec, options: PromiseOptions, warning: Mapping[str, str], critical: Mapping[str, str]
 ) -> tuple[nagiosplugin.Check, ProbeResource]:
     """The check, not yet run, and its resource, which has the report afterwards. Ranges are texts by metric."""
     resource = ProbeResource(spec, options, dict.fromkeys([*critical, *warning]))
-    contexts = [
-        MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric))
-        for known in spec.known_metrics
-    ]
-    check = nagiosplugin.Check(
-        resource,
-        *contexts,
+    contexts = _contexts(spec, tuple(warning.items()), tuple(critical.items()))
+    return nagiosplugin.Check(resource, *contexts, ReportSummary(spec, resource), WorstFirst()), resource
+
+
+@lru_cache(maxsize=256)  # most checks of a report have the same ranges, and a context holds nothing else
+def _contexts(
+    spec: CheckSpec, warnings: tuple[tuple[str, str], ...], criticals: tuple[tuple[str, str], ...]
+) -> tuple[nagiosplugin.Context, ...]:
+    warning, critical, metrics = dict(warnings), dict(criticals), spec.known_metrics
+    return (
+        *(MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric)) for known in metrics),
         ProblemContext("problem"),
-        ToldContext("told", warning.get("certificate_days"), critical.get("certificate_days")),
+        *(ToldContext(f"told {name}", warning.get(name), critical.get(name)) for name in CERTIFICATE_METRICS),
         MissingContext("missing"),
-        ReportSummary(spec, resource),
-        WorstFirst(),
     )
-    return check, resource
 
 
 def parser(spec: CheckSpec) -> Parser:
@@ -326,14 +355,28 @@ def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
     # filter is the process's and the core runs on threads.
     warnings.simplefilter("ignore")
     try:
-        code, output = _run(spec, arguments)
+        with _stopped_by_signals():
+            code, output = _run(spec, arguments)
     except Misuse as misuse:
-        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - {printable(str(misuse), limit=1000)}\n"
-    except Exception as error:  # our own bug, or a machine without memory or descriptors: one clean line
-        words = printable(f"{type(error).__name__}: {error}", limit=300)
-        code, output = EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - internal error, please report it: {words}\n"
-    _write(output)
+        code, output = EXIT_UNKNOWN, _unknown(spec, str(misuse), limit=1000)
+    except KeyboardInterrupt as stopped:
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"the check was stopped by {stopped or 'SIGINT'}")
+    except (OSError, MemoryError) as error:  # no descriptors, no memory
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"trouble on this host, not the server's: {_told(error)}")
+    except Exception as error:  # our own bug
+        code, output = EXIT_UNKNOWN, _unknown(spec, f"internal error, please report it: {_told(error)}")
+    if not _write(output):
+        # What is still buffered would fail again when Python ends, and that makes exit code 120.
+        os._exit(code)
     sys.exit(code)
+
+
+def _unknown(spec: CheckSpec, words: str, limit: int = 300) -> str:
+    return f"{spec.name.upper()} UNKNOWN - {printable(words, limit=limit)}\n"
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _run(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
@@ -372,14 +415,30 @@ def _ended_after(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _write(output: str) -> None:
-    """Print what a terminal of any encoding can show; a closed standard output must not change the exit code."""
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the check in one clean line, after a farewell where that is due; a second one at once."""
+
+    def stop(number: int, dummy: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write(output: str) -> bool:
+    """Print what a terminal of any encoding can show. Whether that went well: it must not change the exit code."""
     if sys.stdout is None:
-        return  # Somebody closed it before we began.
+        return True  # Somebody closed it before we began.
     try:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(output.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except (OSError, ValueError):
-        # What is still buffered would fail again when Python ends, and that makes exit code 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        return False
+    return True

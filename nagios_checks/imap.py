@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import nagiosplugin
 
+from mailprobe.codes import Stage
 from mailprobe.imap import Folder, ImapFacts, ImapOptions, probe
-from mailprobe.report import Report, Stage
+from mailprobe.report import Report
 
 from . import common
 from .arguments import Threshold

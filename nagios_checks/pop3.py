@@ -7,8 +7,9 @@ from typing import NoReturn
 
 import nagiosplugin
 
+from mailprobe.codes import Stage
 from mailprobe.pop3 import Pop3Facts, Pop3Options, probe
-from mailprobe.report import Report, Stage
+from mailprobe.report import Report
 
 from . import common
 from .arguments import Threshold

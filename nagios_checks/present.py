@@ -16,6 +16,8 @@ from mailprobe.text import printable
 MAX_STATUS = 500
 # Nagios 3 takes 4 KiB of output, Nagios 4 and Icinga 8 KiB and more; -vv is for people.
 MAX_OUTPUT = 4000
+# Of those, what performance data may take; dozens of folders or addresses could have more.
+MAX_PERFDATA = 2500
 # A single line of it, and how many of the last ones are kept whatever is left out.
 MAX_LINE = 250
 TAIL = 5
@@ -25,12 +27,29 @@ MAX_TRANSCRIPT = 16000
 def as_text(check: nagiosplugin.Check, report: Report[Any], verbose: int) -> str:
     """The status line; with `verbose` the findings, hints and facts, with 2 the transcript as well."""
     status = printable(f"{check.name} {str(check.state).upper()} - {check.summary_str}", limit=MAX_STATUS)
-    lines = [f"{status} | {' '.join(check.perfdata)}"]
+    perfdata, left_out = _fitting(check.perfdata)
+    lines = [f"{status} | {' '.join(perfdata)}"]
     if verbose:
         lines += [*check.verbose_str, *_facts(report)]
+        if left_out:
+            lines.append(f"note: {left_out} metrics are left out of the performance data, --json has them all")
     if verbose > 1:
         lines += report.transcript
     return "\n".join(_shortened(lines, MAX_OUTPUT if verbose < 2 else MAX_TRANSCRIPT)) + "\n"
+
+
+def _fitting(perfdata: list[str]) -> tuple[list[str], int]:
+    """The performance data that a monitoring system takes, those that are judged first; and how many are left out."""
+    room = MAX_PERFDATA
+    kept = set()
+    for judged in (True, False):
+        for each in perfdata:
+            if (";;" not in each.replace(";;;", "")) is not judged:
+                continue
+            room -= len(each) + 1
+            if room >= 0:
+                kept.add(each)
+    return [each for each in perfdata if each in kept], len(perfdata) - len(kept)
 
 
 def _shortened(lines: list[str], limit: int) -> list[str]:
@@ -58,17 +77,32 @@ def _facts(report: Report[Any]) -> Iterator[str]:
     if report.tls.version:
         verified = "verified" if report.tls.verified else f"not verified: {report.tls.verify_error or 'as asked for'}"
         yield f"tls: {report.tls.version}, {report.tls.cipher}, certificate {verified}"
+    for part in report.addresses:
+        yield f"address {part.address}: {_told_of(part)}"
     certificate = report.certificate
     if certificate.subject is not None or certificate.names:
         yield f"certificate: {certificate.subject}, issued by {certificate.issuer}"
         yield f"certificate names: {', '.join(certificate.names) or 'none'}"
         left = f"{certificate.days_left} days left"
         yield f"certificate valid: {certificate.not_before} to {certificate.not_after}, {left}"
-        yield f"certificate key: {certificate.key_type or 'unknown'} {certificate.key_bits or ''}".rstrip()
+        key = f"{certificate.key_type or 'unknown'} {certificate.key_bits or ''}".rstrip()
+        yield f"certificate key: {key}, signed with {certificate.signature_algorithm or 'unknown'}"
+        yield f"certificate fingerprint: SHA-256 {certificate.fingerprint_sha256}, serial {certificate.serial}"
+    for issuer in report.chain[1:]:
+        yield f"chain: {issuer.subject}, issued by {issuer.issuer}, {issuer.days_left} days left"
     for field in fields(report.facts):
         yield from _fact(field.name.replace("_", " "), getattr(report.facts, field.name))
     for note in report.notes:
         yield f"note: {note}"
+
+
+def _told_of(part: Report[Any]) -> str:
+    """The line of one address among several."""
+    words = [part.state.upper(), f"in {part.elapsed:.3f} s", part.tls.version or ""]
+    if part.certificate.days_left is not None:
+        words.append(f"certificate valid for {part.certificate.days_left} days")
+    words += [f"{problem.message} [{problem.code.value}]" for problem in part.problems]
+    return ", ".join(word for word in words if word)
 
 
 def _fact(name: str, value: Any) -> Iterator[str]:

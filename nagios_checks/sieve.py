@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import nagiosplugin
 
-from mailprobe.report import Report, Stage
+from mailprobe.codes import Stage
+from mailprobe.report import Report
 from mailprobe.sieve import SieveFacts, SieveOptions, probe
 
 from . import common

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import nagiosplugin
 
-from mailprobe.report import Report, Stage
+from mailprobe.codes import Stage
+from mailprobe.report import Report
 from mailprobe.smtp import SmtpFacts, SmtpOptions, probe
 
 from . import common

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-pytest_plugins = ["tests.servers.fixtures"]
+from .canary import CANARY
+from .playing import Files
 
-# A password with everything that some encoding treats in its own way.
-CANARY = 'pa"ss \\ w%20rd & <ü> 1'
+pytest_plugins = ["tests.servers.fixtures", "tests.collection", "tests.watching"]
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,9 @@ def password_file(tmp_path: Path) -> Path:
     path = tmp_path / "password"
     path.write_text(CANARY + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def files(localhost_tls: tuple[ssl.SSLContext, Path], tmp_path: Path) -> Files:
+    """The files that a script may need."""
+    return Files.write(tmp_path, localhost_tls[1])

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .canary import keep
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A run that does not end by itself is killed after its own time limit and this much, and that is a failure.
 WATCHDOG_SECONDS = 20
@@ -55,21 +57,35 @@ class Outcome:
         return dict(datum.split("=", 1) for datum in found)
 
 
-def peak_kib() -> int:
-    """The most memory that this very process ever had; what `getrusage` tells includes whoever started it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0])
+def peak_kib(pid: int | str = "self") -> int:
+    """The most memory that a process, by default this one, has had; 0 when it is gone.
+
+    What `getrusage` and wait4(2) tell of that begins with the memory of whoever started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") -> Outcome:
-    """Run a command to its end."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        started = time.monotonic()
+    """Run a command to its end, with a text as its standard input."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        started, peak = time.monotonic(), 0
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
+            command, stdin=given, stdout=output, stderr=errors, env={**os.environ, **(env or {})}
         )
         while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            peak = peak_kib(process.pid) or peak
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 break
             if time.monotonic() - started > WATCHDOG_SECONDS:
@@ -79,7 +95,9 @@ def run(command: list[str], env: dict[str, str] | None = None, stdin: str = "") 
         seconds = time.monotonic() - started
         output.seek(0)
         errors.seek(0)
-        return Outcome(process.returncode, output.read(), errors.read(), seconds, usage.ru_maxrss / 1024)
+        outcome = Outcome(process.returncode, output.read(), errors.read(), seconds, peak / 1024)
+    keep(f"{command}\n{outcome.output}\n{outcome.errors}")
+    return outcome
 
 
 def check(protocol: str, *arguments: object, env: dict[str, str] | None = None) -> Outcome:

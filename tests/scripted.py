@@ -18,8 +18,9 @@ A script is a text that a postmaster can read. One step is one line::
         ``S:`` and ``== raw`` lines that follow each other leave in one segment; ``== wait 0`` parts them.
 ``C:``  the server hears this, or notes an error and closes. Only ``*`` is special (anything; ``\\*`` is an asterisk),
         case does not matter.
-        ``C: <data>`` is a message, to the line with the dot. ``C: <literal> TEXT`` are the octets that the line before
-        announced as ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
+        ``C: <data>`` is a message, to the line with the dot. ``C: <data \\n.\\n>`` is one to that end, and may have
+        bare CR and LF. ``C: <literal> TEXT`` are the octets that the line before announced as
+        ``{5}`` or ``{5+}`` (IMAP, ManageSieve); the rest of that command follows as a ``C:``, often empty.
 
 In both, ``{line}`` is the line heard last; ``{tag}`` the first word of the command heard last, which goes on after a
 ``+ `` and after a literal; ``{nonce}`` the ``r=`` of SCRAM (RFC 5802) inside a base64 word of the line heard last;
@@ -35,6 +36,7 @@ may give the server more such words.
 ``== every 0.4 TEXT``     all of TEXT every 0.4 s, until the client goes
 ``== flood TEXT``         TEXT again and again, 64 MiB of it or until the client goes
 ``== flood 8 MiB TEXT``   the same, 8 MiB of it
+``== forgive``            from here on, a command out of turn is answered as it is elsewhere in the script
 ``== silence``            listen, say nothing, until the client goes
 ``== stop reading``       neither listen nor speak, until the server is stopped
 ``== any``                answer 250 to every line until QUIT, and that, too
@@ -193,6 +195,7 @@ class Script:
 PLAIN_DIRECTIVES = {
     "close": "close",
     "cut": "cut",
+    "forgive": "forgive",
     "reset": "reset",
     "silence": "silence",
     "starttls": "start_tls",
@@ -210,8 +213,9 @@ def _say(steps: list[Step], data: bytes) -> None:
 
 
 def _hear(pattern: str) -> Step:
-    if pattern == "<data>":
-        return Step("hear_data")
+    data = re.fullmatch("<data(?: (.+))?>", pattern)
+    if data:
+        return Step("hear_data", unescape(data[1] or ""))
     encoded = BASE64.sub(lambda found: b"{base64 " + unescape(found[1].decode()) + b"}", pattern.encode())
     mark, _, literal = encoded.partition(b" ")
     return Step("hear_literal", literal or b"*") if mark == b"<literal>" else Step("hear", encoded)
@@ -254,6 +258,8 @@ class Connection(threading.Thread):
         self.sock = sock
         self.steps = steps
         self.number = number
+        self.place = 0  # of the next step
+        self.forgiving = False
         self.heard = server.heard[number - 1]
         self.buffer = b""
         self.last_line = b""
@@ -266,7 +272,9 @@ class Connection(threading.Thread):
         """Play the script to its end, or to the client's."""
         ending = "the script ended"
         try:
-            for step in self.steps:
+            while self.place < len(self.steps):
+                step = self.steps[self.place]
+                self.place += 1
                 handler: Callable[[Step], None] = getattr(self, f"do_{step.do}")
                 handler(step)
         except Over as over:
@@ -333,7 +341,22 @@ class Connection(threading.Thread):
         if not self.goes_on:
             self.tag = line.partition(b" ")[0]
         self.goes_on = False
-        self.match(pattern, line)
+        if self.forgiving and not matches(pattern, line):
+            self.place = self.place_of(line)
+        else:
+            self.match(pattern, line)
+
+    def place_of(self, line: bytes) -> int:
+        """Where the script answers a command that comes out of turn: later, or earlier, or nowhere."""
+        places = [*range(self.place, len(self.steps)), *range(self.place)]
+        for place in places:
+            step = self.steps[place]
+            if step.do == "hear" and matches(self.filled(step.text), line):
+                return place + 1
+        raise Over("the client said what the script does not know")
+
+    def do_forgive(self, _step: Step) -> None:
+        self.forgiving = True
 
     def do_hear_literal(self, step: Step) -> None:
         announced = LITERAL.search(self.last_line)
@@ -352,7 +375,10 @@ class Connection(threading.Thread):
             self.error(f"expected {text_of(pattern)!r}, heard {text_of(heard)!r}")
             raise Over("the client said something else")
 
-    def do_hear_data(self, _step: Step) -> None:
+    def do_hear_data(self, step: Step) -> None:
+        if step.text:
+            self.heard.append(self.read_to(step.text)[: -len(step.text)])
+            return
         body = b""
         while not (b"\r\n" + body).endswith(b"\r\n.\r\n"):
             body += self.read_to(b"\n")
@@ -454,6 +480,7 @@ class Scripted:
     """A server that plays a script to each client: ``with Scripted(text_or_path) as server: ... server.port``.
 
     `tls` is the server's context for scripts that need one. `host` may be ``::1``; `path` makes it a Unix socket.
+    Without a `port`, it takes one that is free.
     `words` are what else may stand in braces in the script, such as a password, by name.
 
     `heard` has for each connection the lines it heard, as str, and messages, as bytes; `heard_bytes` every octet
@@ -466,6 +493,7 @@ class Scripted:
         *,
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
         path: str | Path | None = None,
         words: Mapping[str, str] | None = None,
     ) -> None:
@@ -476,7 +504,7 @@ class Scripted:
         self.host = host
         self.words = dict(words or {})
         self.path = str(path) if path else ""
-        self.port = 0
+        self.port = port
         self.heard: list[list[Heard]] = []
         self.heard_bytes: list[bytes] = []
         self.endings: list[str] = []
@@ -496,7 +524,7 @@ class Scripted:
         if self.script.stops_reading:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         try:
-            self._listener.bind(self.path or (self.host, 0))
+            self._listener.bind(self.path or (self.host, self.port))
         except OSError:
             self._listener.close()
             raise

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import subprocess
-import sys
-import venv
+import tarfile
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pytest
 
 from mailprobe import imap, pop3, sieve, smtp
+from mailprobe.codes import HINTS, Code, Stage
 from mailprobe.options import Options, declarations, read, spell
-from mailprobe.report import HINTS, Certificate, Code, Facts, Problem, Report, Stage, Tls
+from mailprobe.report import Certificate, Facts, Problem, Report, Tls
 from mailprobe.version import __version__
 
-from .conftest import CANARY
+from .canary import CANARY
+from .collection import SOURCE, Ansible
 from .running import REPOSITORY
 from .scripted import Scripted
 from .servers import AWKWARD_USER, free_port
@@ -33,9 +32,7 @@ from .servers.postfix import Postfix
 
 pytestmark = pytest.mark.collection
 
-SOURCE = REPOSITORY / "ansible_collection"
 CORE = REPOSITORY / "plugins" / "mailprobe"
-NAME = Path("ansible_collections") / "mailprobe" / "checks"
 
 OPTIONS: dict[str, type[Options]] = {
     "imap": imap.ImapOptions,
@@ -50,97 +47,8 @@ FACTS: dict[str, type[Facts]] = {
     "smtp": smtp.SmtpFacts,
 }
 MODULES = sorted(OPTIONS)
-
-
-class Played(NamedTuple):
-    """The results of some tasks, whether they failed or not, and all that was printed."""
-
-    results: list[dict[str, Any]]
-    output: str
-
-
-@dataclass
-class Ansible:
-    """An installed copy of the built artefact, and Ansible's commands run with it and nothing else."""
-
-    directory: Path
-    interpreter: Path
-
-    @property
-    def installed(self) -> Path:
-        return self.directory / NAME
-
-    def command(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "HOME": str(self.directory / "home"),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), *other_pythons(), os.environ["PATH"]]),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.directory),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "LC_ALL": "C.UTF-8",
-        }
-        return subprocess.run(
-            [*map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-        )
-
-    def play(self, tasks: list[dict[str, Any]], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        playbook = self.directory / "playbook.yml"
-        playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-        # Not in the playbook, of which Ansible shows the lines around a task that failed.
-        values = self.directory / "variables.json"
-        values.write_text(json.dumps({**variables, "ansible_python_interpreter": str(self.interpreter)}))
-        return self.command(
-            "ansible-playbook",
-            "--inventory=localhost,",
-            "--connection=local",
-            f"--extra-vars=@{values}",
-            *arguments,
-            playbook,
-        )
-
-    def run(self, module: str, *tasks: dict[str, Any], arguments: Iterable[str] = (), **variables: str) -> Played:
-        """Run a module with the options of each task."""
-        path = self.directory / "results.json"
-        path.unlink(missing_ok=True)
-        names = [f"result_{number}" for number in range(len(tasks))]
-        kept = {"content": f"{{{{ [{', '.join(names)}] | to_json }}}}", "dest": str(path), "mode": "0600"}
-        done = self.play(
-            [
-                *(
-                    {f"mailprobe.checks.{module}": options, "register": name, "ignore_errors": True}
-                    for name, options in zip(names, tasks, strict=True)
-                ),
-                {"ansible.builtin.copy": kept, "check_mode": False},
-            ],
-            *arguments,
-            **variables,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return Played(json.loads(path.read_text()), done.stdout + done.stderr)
-
-    def result(self, module: str, *arguments: str, **options: object) -> dict[str, Any]:
-        """The result of one task, whether it failed or not."""
-        return self.run(module, options, arguments=arguments).results[0]
-
-
-def other_pythons() -> list[str]:
-    """Directories of other Pythons, for ansible-test; pyenv's shims alone do not resolve."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    return [str(path) for path in sorted(root.glob("3.*/bin"))]
-
-
-@pytest.fixture(scope="session")
-def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
-    directory = tmp_path_factory.mktemp("collection")
-    venv.create(directory / "node", symlinks=True, with_pip=False)
-    made = Ansible(directory, directory / "node" / "bin" / "python")
-    built = made.command("ansible-galaxy", "collection", "build", SOURCE, "--output-path", directory / "dist")
-    assert built.returncode == 0, built.stderr
-    (artefact,) = (directory / "dist").iterdir()
-    done = made.command("ansible-galaxy", "collection", "install", artefact, "-p", directory, "--no-deps")
-    assert done.returncode == 0, done.stderr
-    return made
+# What a play may let the module judge, beside the options of the probe.
+EXPECTATIONS = {"max_seconds", "min_certificate_days", "warn_certificate_days"}
 
 
 def parsed(text: str) -> Any:
@@ -161,6 +69,34 @@ def test_every_file_of_the_core_is_linked_and_built(ansible: Ansible) -> None:
     assert all((linked / name).is_symlink() for name in core)
     assert filecmp.cmpfiles(CORE, shipped, core, shallow=False)[0] == sorted(core, key=list(core).index)
     assert not any(path.is_symlink() for path in shipped.iterdir())
+
+
+def test_the_artefact_has_what_users_need_and_nothing_that_tools_leave_behind(ansible: Ansible) -> None:
+    with tarfile.open(ansible.artefact) as archive:
+        names = {name for name in archive.getnames() if not archive.getmember(name).isdir()}
+    roles = {f"roles/{path.parent.name}/{path.name}" for path in (SOURCE / "roles").glob("*/*")}
+    assert {name.partition("/")[0] for name in names} == {
+        *("CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSES", "MANIFEST.json", "README.md"),
+        *("REUSE.toml", "changelogs", "docs", "meta", "playbooks", "plugins", "roles", "tests"),
+    }
+    assert {"/".join(name.split("/")[:3]) for name in names if name.startswith("roles/")} == roles
+    assert {"changelogs/changelog.yaml", "changelogs/config.yaml", "meta/runtime.yml", "tests/config.yml"} <= names
+    assert {name for name in names if name.startswith("changelogs/")} <= {
+        "changelogs/changelog.yaml",
+        "changelogs/config.yaml",
+    }
+    left_behind = re.compile(
+        r"(^|/)(\.[^/]*|__pycache__|output|inventory|integration_config\.yml|.*\.(pyc|tar\.gz))(/|$)"
+    )
+    assert [name for name in names if left_behind.search(name)] == []
+
+
+def test_the_changelog_has_every_module_and_role_of_this_version(ansible: Ansible) -> None:
+    release = parsed((SOURCE / "changelogs" / "changelog.yaml").read_text())["releases"][__version__]
+    assert {entry["name"] for entry in release["modules"]} == set(MODULES)
+    objects = release["objects"]
+    assert {entry["name"] for entry in objects["role"]} == {path.name for path in (SOURCE / "roles").iterdir()}
+    assert {entry["name"] for entry in objects["playbook"]} == {path.stem for path in (SOURCE / "playbooks").iterdir()}
 
 
 def test_collection_and_core_have_one_version(ansible: Ansible) -> None:
@@ -219,7 +155,8 @@ def documented_shape(entry: dict[str, Any]) -> Shape:
 def test_every_returned_key_is_documented_with_its_type_and_the_other_way_round(module: str) -> None:
     documented = returns(module)
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
-    assert list(documented) == ["msg", "state", *blank]
+    blank.pop("transcript")
+    assert list(documented) == ["msg", "state", *blank, "unmet", "transcript"]
     assert documented_shape(documented["facts"]) == declared_shape(FACTS[module])
     assert documented_shape(documented["tls"]) == declared_shape(Tls)
     assert documented_shape(documented["certificate"]) == declared_shape(Certificate)
@@ -263,7 +200,7 @@ def documents(ansible: Ansible) -> dict[str, Any]:
 def test_the_documentation_shows_the_declared_options(documents: dict[str, Any], module: str) -> None:
     shown = documents[f"mailprobe.checks.{module}"]["doc"]["options"]
     declared = declarations(OPTIONS[module])
-    assert set(shown) == {option.name for option in declared}
+    assert set(shown) == {option.name for option in declared} | EXPECTATIONS
     for option in declared:
         documented = shown[option.name]
         assert documented["description"][0] == spell(option.help, lambda name: f"O({name})")
@@ -283,14 +220,26 @@ def examples() -> Iterator[tuple[str, str]]:
         yield f"README-{number}", text
 
 
+def tasks(document: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The tasks of a list of tasks or plays, with the defaults that a play has for all modules."""
+    for entry in document:
+        defaults = entry.get("module_defaults", {}).get("group/mailprobe.checks.all", {})
+        for task in entry.get("tasks", [entry]):
+            yield {
+                name: {**defaults, **(value or {})} if name.startswith("mailprobe.checks.") else value
+                for name, value in task.items()
+            }
+
+
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in examples()])
 def test_the_options_and_results_of_every_example_exist(text: str) -> None:
     used = []
-    for task in parsed(re.sub(r"{{.*?}}", "template", text)):
+    for task in tasks(parsed(re.sub(r"{{.*?}}", "template", text))):
         for name in task:
             if name.startswith("mailprobe.checks."):
                 used.append(name.removeprefix("mailprobe.checks."))
-                read(OPTIONS[used[-1]], task[name])
+                given = {key: value for key, value in task[name].items() if key not in EXPECTATIONS}
+                read(OPTIONS[used[-1]], given)
     assert used
     for path in re.findall(r"\bresult\.([\w.\[\]]+)", text):
         assert any(is_returned(path, returns(module)) for module in used), path
@@ -441,11 +390,11 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     ).results
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
     for found in (good, bad, unusable):
-        assert set(blank) | {"state", "msg", "changed", "failed"} <= set(found)
+        assert set(blank) | {"state", "msg", "unmet", "changed", "failed"} <= set(found)
         assert set(found["facts"]) == set(blank["facts"])
         assert found["protocol"] == module
         assert found["changed"] is False
-    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "changed", "failed"}
+    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "unmet", "changed", "failed"}
     assert (good["state"], good["failed"], good["msg"]) == ("ok", False, f"localhost:{there} works")
     assert good["facts"]["banner"]
     assert good["facts"]["capabilities"]
@@ -454,6 +403,32 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     assert bad["msg"].startswith(f"127.0.0.1:{nowhere}, at connect: ")
     assert bad["problems"][0]["hint"] in bad["msg"]
     assert bad["facts"] == unusable["facts"] == blank["facts"]
+
+
+def test_what_a_play_expects_is_judged_by_the_module(
+    ansible: Ansible, postfix: Postfix, ca: CertificateAuthority
+) -> None:
+    good = {"host": "localhost", "port": postfix.starttls, "tls": "starttls", "ca_file": str(ca.pem_path)}
+    met, slow, short, warned, unknown, wrong = ansible.run(
+        "smtp",
+        {**good, "max_seconds": 10, "min_certificate_days": 30},
+        {**good, "max_seconds": 0},
+        {**good, "min_certificate_days": 365},
+        {**good, "warn_certificate_days": 365},
+        {"host": "localhost", "port": postfix.plain, "min_certificate_days": 1},
+        {**good, "max_seconds": -1},
+    ).results
+    assert (met["failed"], met["unmet"]) == (False, [])
+    assert slow["failed"] is True
+    assert re.fullmatch(r"the run took [0-9.]+ s, more than 0 \(max_seconds\)", slow["unmet"][0])
+    assert slow["unmet"][0] in slow["msg"]
+    assert slow["state"] == "ok"
+    assert short["unmet"] == ["the certificate of 127.0.0.1 expires in 89 days, fewer than 365 (min_certificate_days)"]
+    assert warned["failed"] is False
+    assert any("expires in 89 days, fewer than 365" in warning for warning in warned["warnings"])
+    assert unknown["unmet"] == ["the expiry of the certificate of 127.0.0.1 is not known (min_certificate_days)"]
+    assert wrong["msg"] == "max_seconds: '-1.0' is less than 0"
+    assert wrong["unmet"] == []
 
 
 def test_a_folder_that_is_missing_fails_and_the_others_are_measured(
@@ -625,21 +600,8 @@ def test_a_login_is_accepted_or_refused_and_the_password_is_nowhere(
             assert spelling not in results
 
 
-GET_PIP = """
-import subprocess, sys
-subprocess.run([sys.executable, "-m", "ensurepip", "--default-pip"], check=True)
-wanted = [argument for argument in sys.argv[1:] if argument.startswith("pip==")]
-subprocess.run([sys.executable, "-m", "pip", "install", *wanted], check=True)
-"""
-
-
 def test_ansible_test_sanity_passes_on_the_installed_artefact(ansible: Ansible) -> None:
-    # ansible-test fetches get-pip from the network, unless it lies in its cache; Python brings its own as ensurepip.
-    cache = ansible.directory / "home" / ".ansible" / "test" / "cache"
-    cache.mkdir(parents=True)
-    for version in ("23_1_2", "24_2", "25_2"):
-        (cache / f"get_pip_{version}.py").write_text(GET_PIP)
-    done = ansible.command("ansible-test", "sanity", "--requirements", "--color", "no", cwd=ansible.installed)
+    done = ansible.test("sanity", "--requirements")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert 'Running sanity test "validate-modules"' in done.stdout + done.stderr
     assert "All targets skipped" not in done.stdout + done.stderr

@@ -19,7 +19,7 @@ from uuid import uuid4
 import pytest
 
 from . import running
-from .conftest import CANARY
+from .canary import CANARY
 from .running import Outcome, run
 from .scripted import Scripted
 from .servers import AWKWARD_USER, USER, Login, Server

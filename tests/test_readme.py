@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from mailprobe.report import HINTS, Code, Stage
+from mailprobe.codes import HINTS, Code, Stage
 from nagios_checks.cli import COMMANDS
 
 from .running import REPOSITORY, check_smtp, run

@@ -466,3 +466,23 @@ def test_ten_thousand_checks_are_read_in_less_than_150_mib(path: Path) -> None:
     count, kib = map(int, ended.stdout.split())
     assert count == 10_000
     assert kib < 150 * 1024
+
+
+def test_what_means_nothing_in_a_check_s_mode_of_tls_does_not_come_from_the_defaults(path: Path) -> None:
+    content = (
+        "defaults: {ca_file: /nowhere.pem, refuse_tls: [TLSv1], refuse_starttls_injection: true,"
+        " refuse_plaintext_login: true}\nchecks:\n"
+        "  - {name: none, protocol: smtp, host: a.example, tls: none}\n"
+        "  - {name: implicit, protocol: smtp, host: a.example, tls: implicit}\n"
+        "  - {name: starttls, protocol: smtp, host: a.example, tls: starttls}\n"
+    )
+    none, implicit, starttls = (check.options for check in read(path, content).checks)
+    assert (none.ca_file, none.refuse_tls, none.refuse_plaintext_login) == (None, (), True)
+    assert (implicit.ca_file, implicit.refuse_tls) == ("/nowhere.pem", ("TLSv1",))
+    assert (implicit.refuse_starttls_injection, implicit.refuse_plaintext_login) == (False, False)
+    assert starttls.refuse_starttls_injection
+
+
+def test_what_means_nothing_in_a_check_s_mode_of_tls_is_a_mistake_at_the_check(path: Path) -> None:
+    content = "checks:\n  - {name: a, protocol: smtp, host: a.example, tls: none, ca_file: /nowhere.pem}\n"
+    assert "checks[0].ca_file: goes with TLS" in faults(path, content)[0]

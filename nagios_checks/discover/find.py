@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 from mailprobe import batch
+from mailprobe.codes import Code
 from mailprobe.lookup import Resolver, addresses, mail_exchangers, services
 from mailprobe.network import Deadline
 from mailprobe.options import UsageError, declarations, read
-from mailprobe.report import Code, Report, Unfinished
+from mailprobe.report import Report, Unfinished
 from mailprobe.text import printable
 
 from ..report.registry import PROTOCOLS

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Union
 
-from mailprobe.options import Declaration, TlsOptions, UsageError, declarations, read, spell
+from mailprobe.families import MEANINGLESS, PromiseOptions
+from mailprobe.options import Declaration, UsageError, declarations, read, spell
 from mailprobe.text import printable
 
 from ..arguments import Misuse, ranges
@@ -240,6 +241,8 @@ class _File:
         spec = self.protocols[protocol]
         declared = self.declared[protocol]
         given = merged(layers, declared)
+        mode = given["tls"].value if "tls" in given else declared["tls"].default
+        given = {key: each for key, each in given.items() if each.own or key not in MEANINGLESS[mode]}
         before = len(self.faults)
         values = {name: given[name].value for name, known in declared.items() if name in given and not known.secret}
         missing = self._secrets(declared, given, values)
@@ -295,7 +298,7 @@ class _File:
 
     # Ranges.
 
-    def _merged_ranges(self, layers: list[Layer], state: str, protocol: str, options: TlsOptions) -> dict[str, str]:
+    def _merged_ranges(self, layers: list[Layer], state: str, protocol: str, options: PromiseOptions) -> dict[str, str]:
         found: dict[str, Any] = {}
         for layer in layers:
             given: Table = layer.table.get(state) or Table(0)
@@ -329,9 +332,7 @@ def unusable(config: Config, file: str) -> Iterator[Fault]:
     for check in config.checks:
         if check.fault is not None:
             yield check.fault
-        prepare = getattr(check.options, "prepare", None)
-        if prepare is not None:
-            try:
-                prepare()
-            except UsageError as error:
-                yield check.blame(file, error)
+        try:
+            check.options.prepare()
+        except UsageError as error:
+            yield check.blame(file, error)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailprobe.options import Declaration, TlsOptions, UsageError, declarations, spell
+from mailprobe.families import PromiseOptions
+from mailprobe.options import Declaration, UsageError, declarations, spell
 from mailprobe.text import printable
 
 from ..common import CheckSpec
@@ -54,7 +55,7 @@ class Planned:
     protocol: str
     group: str | None
     spec: CheckSpec
-    options: TlsOptions
+    options: PromiseOptions
     warning: Mapping[str, str]
     critical: Mapping[str, str]
     fault: Fault | None

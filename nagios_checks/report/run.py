@@ -17,8 +17,10 @@ from nagiosplugin.state import Ok
 
 from mailprobe import batch
 from mailprobe.options import UsageError
-from mailprobe.report import Problem, Report
+from mailprobe.report import Problem
+from mailprobe.run import new_report
 from mailprobe.text import printable
+from mailprobe.tls import Contexts
 
 from ..common import build
 from ..present import MAX_STATUS
@@ -51,6 +53,9 @@ def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], Non
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     faults: list[str] = []
+    contexts = Contexts()
+    for check in config.checks:
+        check.options.share(contexts)
     jobs = [batch.Job(check.options.hostname.lower(), partial(_outcome, check, file)) for check in config.checks]
     outcomes: list[Outcome | None] = [None] * len(jobs)
     reason = ""
@@ -128,7 +133,7 @@ def _finding(result: nagiosplugin.Result) -> Finding:
             problem.message,
             problem.stage.value,
             problem.hint,
-            getattr(problem, "address", None),
+            problem.address,
         )
     return Finding(str(result.state), result.metric.name, str(result))
 
@@ -151,6 +156,6 @@ def _failed(planned: Planned, error: BaseException | None) -> Outcome:
 
 def _unknown(planned: Planned, words: str) -> Outcome:
     options = planned.options
-    where = Report(planned.protocol, options.hostname, options.effective_port, planned.spec.facts()).where
+    where = new_report(options, planned.spec.facts()).where
     words = printable(words, limit=MAX_STATUS)
     return Outcome(planned.name, planned.protocol, where, "unknown", words, planned.group)

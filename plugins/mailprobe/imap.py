@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import ClassVar
 
-from .conversation import hold
+from .codes import Code, Stage
+from .families import PromiseOptions
 from .imap_dialect import (
     Imap,
     Literal,
     Reply,
-    Response,
     Token,
     decode_folder,
     encode_folder,
@@ -23,8 +23,9 @@ from .imap_dialect import (
 )
 from .login import log_in
 from .mailtime import age
-from .options import LoginOptions, UsageError, option, shown
-from .report import Code, Facts, Report, Stage, Unfinished
+from .options import UsageError, option, shown
+from .report import Facts, Report, Unfinished
+from .run import hold
 from .sasl import Credentials
 from .text import printable
 
@@ -35,9 +36,10 @@ _QUOTED = r'"(?:[^"\\]|\\.)*"'
 
 
 @dataclass(frozen=True)
-class ImapOptions(LoginOptions):
+class ImapOptions(PromiseOptions):
     """What can be asked of an IMAP server."""
 
+    PROTOCOL: ClassVar[str] = "imap"
     PORTS: ClassVar[Mapping[str, int]] = {"none": 143, "starttls": 143, "implicit": 993}
 
     folder: tuple[str, ...] = option("Folder to look into after the login.", default=("INBOX",), metavar="NAME")
@@ -97,39 +99,25 @@ class ImapFacts(Facts):
 
 def probe(options: ImapOptions) -> Report[ImapFacts]:
     """Talk to an IMAP server and report what it said. Raises `UsageError` before anything is connected."""
-    report = Report("imap", options.hostname, options.effective_port, ImapFacts())
-    hold(Imap, report, options, lambda imap: _talk(imap, options, report.facts))
-    return report
+    return hold(Imap, options, ImapFacts(), _talk)
 
 
 def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
-    imap.connect()
-    with imap.stage(Stage.GREETING):
-        greeting = imap.greeting()
-        facts.banner = greeting.text
-        if greeting.kind == "BYE":
-            raise imap.refusal(greeting)
-        imap.expect_text(facts.banner)
-    with imap.stage(Stage.CAPABILITIES):
-        _ask_capabilities(imap, facts)
-    if options.tls == "starttls":
-        with imap.stage(Stage.TLS):
-            _start_tls(imap, greeting)
-        with imap.stage(Stage.CAPABILITIES):
-            _ask_capabilities(imap, facts)  # RFC 9051 6.2.1: what was said before TLS is forgotten
-    if imap.inspecting:
-        return  # Whoever is at the other end has no good certificate: nothing that was asked for goes there.
+    imap.begin()
     if options.identify:
         with imap.stage(Stage.CAPABILITIES):
             _ask_id(imap, facts)
-    if options.username is None:
+    if options.username is None or imap.inspecting:
         return
-    if greeting.kind == "PREAUTH":
+    if imap.authenticated:
         raise Unfinished(Code.UNEXPECTED_REPLY, "the server greets with PREAUTH: somebody is logged in already")
-    if not log_in(imap, facts, {"LOGIN": lambda login: _login_command(imap, login)} if _has_login(imap) else {}):
+    before = facts.capabilities
+    if not log_in(imap, facts, {"LOGIN": lambda login: _login_command(imap, login)} if imap.has_login else {}):
+        imap.judge_capabilities(before)
         return
     with imap.stage(Stage.CAPABILITIES):
-        _ask_capabilities(imap, facts)  # a login brings new ones
+        imap.ask_capabilities()  # a login brings new ones
+        imap.judge_capabilities(before + facts.capabilities)
         utf8 = _enable_utf8(imap, options.folder)
     for name in options.folder:
         _look_into(imap, options, name, utf8, facts)
@@ -138,38 +126,14 @@ def _talk(imap: Imap, options: ImapOptions, facts: ImapFacts) -> None:
             _ask_quota(imap, options.folder[0] if utf8 else encode_folder(options.folder[0]), facts)
 
 
-def _ask_capabilities(imap: Imap, facts: ImapFacts) -> None:
-    facts.capabilities = []
-    imap.require("CAPABILITY")
-    if not facts.capabilities:
-        raise imap.malformed("CAPABILITY was completed, but told nothing")
-    if facts.login is not None:
-        return  # what is offered now is not what the login was chosen from
-    mechanisms = [name.removeprefix("AUTH=") for name in imap.capabilities if name.startswith("AUTH=")]
-    if _has_login(imap) and "LOGIN" not in mechanisms:
-        mechanisms.append("LOGIN")
-    facts.auth_mechanisms = mechanisms
-
-
-def _has_login(imap: Imap) -> bool:
-    """Whether the command LOGIN may be used (RFC 9051 6.2.3)."""
-    return "LOGINDISABLED" not in imap.capabilities and "AUTH=LOGIN" not in imap.capabilities
-
-
-def _start_tls(imap: Imap, greeting: Response) -> None:
-    if greeting.kind == "PREAUTH":
-        raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server greets with PREAUTH, which makes STARTTLS impossible")
-    if "STARTTLS" not in imap.capabilities:
-        raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
-    imap.require("STARTTLS")
-    imap.start_tls()
-
-
 def _ask_id(imap: Imap, facts: ImapFacts) -> None:
     """RFC 2971 3.1."""
     if "ID" not in imap.capabilities:
         return
-    for tokens in imap.ask('ID ("name" "mailprobe")').all("ID"):
+    reply = imap.ask('ID ("name" "mailprobe")')
+    if not _fine(imap, reply):
+        return
+    for tokens in reply.all("ID"):
         if tokens and isinstance(tokens[0], list):
             pairs = zip(tokens[0][::2], tokens[0][1::2])
             facts.server_id = [f"{name} {value}" for name, value in pairs if isinstance(value, str)]

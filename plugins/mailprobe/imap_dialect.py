@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Union
 
+from .codes import Code, Severity, Stage
 from .conversation import Conversation, Turn
-from .report import Code, Severity, Stage, Unfinished
+from .report import Unfinished
 from .stream import MAX_LITERAL, MAX_LITERALS
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Imap(Conversation):
     """The dialect: every command has a tag, and its reply ends with the line that begins with it."""
 
     options: ImapOptions
+    harmless_command = "mailprobe NOOP"
+    login_changes_capabilities = True
+    authenticated = False
+    """Whether the server greeted with PREAUTH."""
     _tag = 0
 
     @cached_property
@@ -115,13 +120,49 @@ class Imap(Conversation):
         """What the server offers, in upper case; from CAPABILITY or any response that mentions it."""
         return [name.upper() for name in self.report.facts.capabilities]
 
-    def greeting(self) -> Response:
-        """The first response. Raises `Unfinished` for what is none."""
+    @property
+    def has_login(self) -> bool:
+        """Whether the command LOGIN may be used (RFC 9051 6.2.3)."""
+        return "LOGINDISABLED" not in self.capabilities and "AUTH=LOGIN" not in self.capabilities
+
+    def greet(self) -> None:
+        """An untagged OK, PREAUTH or BYE (RFC 9051 7.1)."""
         response = self._response()
         if response.tag != "*" or response.kind not in ("OK", "PREAUTH", "BYE"):
             raise self.wrong_protocol(str(response))
         self.our_turn = response.kind != "BYE"
-        return response
+        self.report.facts.banner = response.text
+        if response.kind == "BYE":
+            raise self.refusal(response)
+        self.authenticated = response.kind == "PREAUTH"
+        self.expect_text(response.text)
+
+    def ask_capabilities(self) -> None:
+        """CAPABILITY (RFC 9051 6.1.1)."""
+        facts = self.report.facts
+        facts.capabilities = []
+        self.require("CAPABILITY")
+        if not facts.capabilities:
+            raise self.malformed("CAPABILITY was completed, but told nothing")
+        if facts.login is not None:
+            return  # what is offered now is not what the login was chosen from
+        mechanisms = [name.removeprefix("AUTH=") for name in self.capabilities if name.startswith("AUTH=")]
+        if self.has_login and "LOGIN" not in mechanisms:
+            mechanisms.append("LOGIN")
+        facts.auth_mechanisms = mechanisms
+
+    def ask_starttls(self, behind: str = "") -> None:
+        """STARTTLS (RFC 9051 6.2.1)."""
+        if self.authenticated:
+            words = "the server greets with PREAUTH, which makes STARTTLS impossible"
+            raise Unfinished(Code.STARTTLS_NOT_OFFERED, words)
+        if "STARTTLS" not in self.capabilities:
+            raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
+        self._tag += 1
+        self.say(f"a{self._tag} STARTTLS", about="STARTTLS", behind=behind)
+        reply = self.reply()
+        if not reply.ok:
+            raise self.refusal(reply.status)
 
     def ask(self, *command: str, shown: str | None = None, long_lines: bool = False) -> Reply:
         """Say a command, its parts joined, and hear all that it brings. A `Literal` among them goes as a literal."""
@@ -168,7 +209,7 @@ class Imap(Conversation):
             if response.tag in ("+", f"a{self._tag}"):
                 self.our_turn = True
                 return response
-            if response.tag != "*":
+            if response.tag != "*" or response.kind == "PREAUTH":  # which is a greeting and nothing else
                 raise self.unexpected(str(response))
             if response.kind == "BYE" and self._stage is not Stage.QUIT:
                 raise self._ended(response)
@@ -237,8 +278,11 @@ class Imap(Conversation):
         )
 
     def heed(self, line: str) -> bool:
-        """An untagged response may come at any time (RFC 9051 5.3); BYE is an end, and a literal is not waited for."""
-        return line.startswith("* ") and not re.match(r"\* BYE\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
+        """An untagged response may come at any time (RFC 9051 5.3), but BYE is an end and PREAUTH a beginning.
+
+        A literal is not waited for.
+        """
+        return line.startswith("* ") and not re.match(r"\* (BYE|PREAUTH)\b|.*\{[0-9]+\}$", line, re.IGNORECASE)
 
     def interrupted(self, line: str) -> Unfinished:
         """BYE explains an end."""

@@ -7,8 +7,9 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Callable
 
+from .codes import Code, Stage
 from .conversation import Conversation, Turn
-from .report import Code, Facts, Stage, Unfinished
+from .report import Facts, Unfinished
 from .sasl import MECHANISMS, Credentials, Exchange, Mechanism, ServerFault, choose
 from .text import decoded
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .options import UsageError, shown
-from .report import Code, Unfinished
+from .codes import Code
+from .families import split_nameserver
+from .options import UsageError
+from .report import Unfinished
 
 if TYPE_CHECKING:
     from .network import Deadline
@@ -16,20 +18,17 @@ if TYPE_CHECKING:
 RECORD_TYPES = {"ipv6": ("AAAA",), "ipv4": ("A",), "any": ("AAAA", "A")}
 # A name with more is nobody's mail host.
 MAX_ANSWERS = 50
-DNS_PORT = 53
 
 
-def split_nameserver(text: str) -> tuple[str, int]:
-    """Address and port of `ADDRESS[:PORT]`. Raises `UsageError`."""
+def require_dnspython(option: str) -> None:
+    """Raise `UsageError` for the option that needs dnspython where it is not installed."""
     try:
-        return str(ipaddress.ip_address(text.strip("[]"))), DNS_PORT
-    except ValueError:
-        address, dummy, port = text.rpartition(":")
-    try:
-        return str(ipaddress.ip_address(address.strip("[]"))), int(port)
-    except ValueError:
-        words = f"{shown(text)} is not an address with or without a port, such as 192.0.2.53:53"
-        raise UsageError("nameserver", words) from None
+        import dns.resolver  # noqa: F401
+    except ImportError:
+        import sys
+
+        words = f"needs the Python package dnspython, which {sys.executable} does not have: pip install dnspython"
+        raise UsageError(option, words) from None
 
 
 class Resolver:
@@ -72,12 +71,26 @@ class Resolver:
 
 def addresses(host: str, family: str, resolver: Resolver) -> list[str]:
     """The addresses of a host, those of IPv6 first. Raises `Unfinished`, also when there are none."""
-    name = host.encode("idna").decode()
+    try:
+        name = host.encode("idna").decode()
+    except UnicodeError:  # reverse DNS may give any octets
+        raise Unfinished(Code.NAME_UNKNOWN, f"no name that a host can have: {host}") from None
     found = [record.address for kind in RECORD_TYPES[family] for record in resolver.ask(name, kind)]
     if not found:
         kind = {"any": "address", "ipv4": "IPv4 address", "ipv6": "IPv6 address"}[family]
         raise Unfinished(Code.NO_ADDRESS, f"{host} has no {kind} ({resolver.name})")
     return found
+
+
+def names(address: str, resolver: Resolver) -> list[str]:
+    """The names that reverse DNS gives an address (PTR, RFC 1035 3.5), without the last dot; empty for none."""
+    pointer = ipaddress.ip_address(address.partition("%")[0]).reverse_pointer
+    try:
+        return _plain(record.target for record in resolver.ask(pointer, "PTR"))
+    except Unfinished as unfinished:
+        if unfinished.code is Code.NAME_UNKNOWN:
+            return []
+        raise
 
 
 @dataclass(frozen=True)

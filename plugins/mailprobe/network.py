@@ -10,8 +10,9 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Any, Callable
 
-from . import tls
-from .report import Code, Unfinished
+from . import lookup, tls
+from .codes import Code
+from .report import Unfinished
 
 FAMILIES = {"any": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 # A name with more addresses than this is tried no further; the report would be unreadable.
@@ -64,13 +65,27 @@ class Candidate:
         return f"{self.ip} port {self.sockaddr[1]}"
 
 
-def resolve(host: str, port: int, family: str, deadline: Deadline) -> list[Candidate]:
-    """All addresses of `host`, in the order of the system's resolver (RFC 6724). Raises `Unfinished`."""
+def resolve(host: str, port: int, family: str, deadline: Deadline, nameserver: str | None = None) -> list[Candidate]:
+    """All addresses of `host`, in the order of the system's resolver (RFC 6724), or as the name server gives them.
+
+    Raises `Unfinished`.
+    """
     try:
-        found = socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        found = _numeric(host, port, family)
     except socket.gaierror:
-        found = _look_up(host, port, family, deadline)
+        if nameserver is None or host.rstrip(".").lower() == "localhost":  # RFC 6761 6.3: that is no matter for DNS
+            found = _look_up(host, port, family, deadline)
+        else:
+            found = [
+                answer
+                for address in lookup.addresses(host, family, lookup.Resolver(nameserver, deadline))
+                for answer in _numeric(address, port, family)
+            ]
     return [Candidate(answer[0], answer[4]) for answer in found[:MAX_ADDRESSES]]
+
+
+def _numeric(host: str, port: int, family: str) -> list[Any]:
+    return socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
 
 
 def _look_up(host: str, port: int, family: str, deadline: Deadline) -> list[Any]:
@@ -118,10 +133,12 @@ def _unresolved(error: socket.gaierror, host: str, family: str) -> Unfinished:
     return Unfinished(Code.RESOLVER_FAILED, f"the resolver could not answer for {host}: {error.strerror}")
 
 
-def connect(candidates: list[Candidate], deadline: Deadline, note: Callable[[str], None]) -> tuple[socket.socket, str]:
+def connect(
+    candidates: list[Candidate], deadline: Deadline, remark: Callable[[str], None]
+) -> tuple[socket.socket, Candidate]:
     """The first address that accepts, as a socket and the address; each gets a fair share of the time that is left.
 
-    `note` hears of every try. Raises `Unfinished` with what all of them said.
+    `remark` hears of those that did not. Raises `Unfinished` with what all of them said.
     """
     failures: list[Unfinished] = []
     for place, candidate in enumerate(candidates):
@@ -129,12 +146,11 @@ def connect(candidates: list[Candidate], deadline: Deadline, note: Callable[[str
         try:
             sock = _open(candidate.family, candidate.sockaddr, share)
         except OSError as error:
-            failure = _unconnected(error, candidate, share)
-            note(failure.words)
-            failures.append(failure)
+            failures.append(_unconnected(error, candidate, share))
         else:
-            note(f"connected to {candidate}")
-            return sock, candidate.ip
+            for failure in failures:
+                remark(failure.words)
+            return sock, candidate
     # A family that this host has no route for tells less than what the other one said.
     telling = next((failure for failure in failures if failure.code is not Code.NO_ROUTE), failures[0])
     raise Unfinished(telling.code, "; ".join(dict.fromkeys(failure.words for failure in failures)))

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
+from .codes import Code, Severity, Stage
+from .conversation import MAX_REPLY_LINES, Conversation, Turn
+from .families import PromiseOptions
 from .login import log_in
 from .mailtime import age_of_message
-from .options import LoginOptions, option
-from .report import Code, Facts, Report, Severity, Stage, Unfinished
+from .options import option
+from .report import Facts, Report, Unfinished
+from .run import hold
 from .sasl import MECHANISMS, Credentials
 
 # A longer list costs the server more than it tells us: 10,000 lines are 120 kB.
@@ -20,9 +23,10 @@ MAX_LISTED = 10_000
 
 
 @dataclass(frozen=True)
-class Pop3Options(LoginOptions):
+class Pop3Options(PromiseOptions):
     """What can be asked of a POP3 server."""
 
+    PROTOCOL: ClassVar[str] = "pop3"
     PORTS: ClassVar[Mapping[str, int]] = {"none": 110, "starttls": 110, "implicit": 995}
 
     mechanism: str | None = option(
@@ -45,48 +49,17 @@ class Pop3Facts(Facts):
 
 def probe(options: Pop3Options) -> Report[Pop3Facts]:
     """Talk to a POP3 server and report what it said. Raises `UsageError` before anything is connected."""
-    report = Report("pop3", options.hostname, options.effective_port, Pop3Facts())
-    hold(Pop3, report, options, lambda pop3: _talk(pop3, options, report.facts))
-    return report
+    return hold(Pop3, options, Pop3Facts(), _talk)
 
 
 def _talk(pop3: Pop3, options: Pop3Options, facts: Pop3Facts) -> None:
-    pop3.connect()
-    with pop3.stage(Stage.GREETING):
-        greeting = pop3.reply()
-        facts.banner = greeting.text
-        pop3.require(greeting)
-        pop3.expect_text(facts.banner)
-    timestamp = apop_timestamp(facts.banner)
-    with pop3.stage(Stage.CAPABILITIES):
-        _ask_capabilities(pop3, facts, timestamp)
-    if options.tls == "starttls":
-        with pop3.stage(Stage.TLS):
-            # RFC 2595 4: offered as STLS; a server without CAPA may know it all the same.
-            if facts.capabilities and not _offers(facts.capabilities, "STLS"):
-                raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STLS")
-            pop3.require(pop3.ask("STLS"))
-            pop3.start_tls()
-        with pop3.stage(Stage.CAPABILITIES):
-            _ask_capabilities(pop3, facts, timestamp)  # RFC 2595 4: what was said before TLS is forgotten
+    pop3.begin()
     if options.username is None or pop3.inspecting:
         return
-    if not log_in(pop3, facts, {"APOP": lambda login: pop3.apop(login, timestamp), "USER": pop3.user_pass}):
+    if not log_in(pop3, facts, {"APOP": pop3.apop, "USER": pop3.user_pass}):
         return
     with pop3.stage(Stage.MAILBOX):
         _look_into_the_mailbox(pop3, facts)
-
-
-def _ask_capabilities(pop3: Pop3, facts: Pop3Facts, timestamp: str) -> None:
-    reply = pop3.ask("CAPA")
-    facts.capabilities = pop3.lines() if reply.ok and reply.challenge is None else []
-    mechanisms = [name.upper() for line in facts.capabilities for name in _parameters(line, "SASL")]
-    if timestamp:
-        mechanisms.append("APOP")
-    # RFC 2449 6.3: USER is offered by its capability; a server without CAPA (RFC 1939) has nothing else.
-    if not facts.capabilities or _offers(facts.capabilities, "USER"):
-        mechanisms.append("USER")
-    facts.auth_mechanisms = mechanisms
 
 
 def _look_into_the_mailbox(pop3: Pop3, facts: Pop3Facts) -> None:
@@ -174,6 +147,45 @@ class Reply:
 class Pop3(Conversation):
     """The dialect: `+OK` and `-ERR` (RFC 1939 3), `+ ` for a challenge (RFC 5034 4)."""
 
+    plaintext_logins = ("PLAIN", "LOGIN", "USER")
+    harmless_command = "CAPA"
+
+    def greet(self) -> None:
+        """`+OK` (RFC 1939 4)."""
+        greeting = self.reply()
+        self.report.facts.banner = greeting.text
+        self.require(greeting)
+        self.expect_text(greeting.text)
+
+    def ask_capabilities(self) -> None:
+        """CAPA (RFC 2449 5), which is optional."""
+        facts = self.report.facts
+        reply = self.ask("CAPA")
+        if reply.response_code is not None:
+            _fine(self, reply)  # not unknown to the server: it says why it does not answer
+        facts.capabilities = self.lines() if reply.ok and reply.challenge is None else []
+        mechanisms = [name.upper() for line in facts.capabilities for name in _parameters(line, "SASL")]
+        if apop_timestamp(facts.banner):
+            mechanisms.append("APOP")
+        # RFC 2449 6.3: USER is offered by its capability; a server without CAPA (RFC 1939) has nothing else.
+        if not facts.capabilities or _offers(facts.capabilities, "USER"):
+            mechanisms.append("USER")
+        facts.auth_mechanisms = mechanisms
+
+    @property
+    def offered_logins(self) -> list[str]:
+        """Without CAPA, USER is a guess."""
+        facts = self.report.facts
+        return [name for name in facts.auth_mechanisms if name != "USER" or facts.capabilities]
+
+    def ask_starttls(self, behind: str = "") -> None:
+        """STLS (RFC 2595 4); a server without CAPA may know it all the same."""
+        offered = self.report.facts.capabilities
+        if offered and not _offers(offered, "STLS"):
+            raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STLS")
+        self.say("STLS", behind=behind)
+        self.require(self.reply())
+
     def ask(self, line: str, shown: str | None = None) -> Reply:
         """Say a line and hear the first line of the reply."""
         self.say(line, shown)
@@ -210,8 +222,12 @@ class Pop3(Conversation):
 
     def _to_the_dot(self, shown: bool = True) -> Iterator[str]:
         self.our_turn = False
-        while (line := self.hear(shown)) != ".":
+        line = self.hear(shown)
+        if re.match(r"(\+OK|-ERR)( |$)", line, re.IGNORECASE):
+            raise self.unexpected(line)  # the reply before it was to something else
+        while line != ".":
             yield line.removeprefix(".")
+            line = self.hear(shown)
         self.our_turn = True
 
     def require(self, reply: Reply) -> None:
@@ -229,10 +245,11 @@ class Pop3(Conversation):
         code, severity = response_code_meaning(reply.response_code) or usual
         return self.refused(str(reply), code, severity, limits=reply.response_code is None)
 
-    def apop(self, login: Credentials, timestamp: str) -> None:
+    def apop(self, login: Credentials) -> None:
         """RFC 1939 7: the MD5 of timestamp and password. Raises `Unfinished` where Python has no MD5 (FIPS)."""
         import hashlib
 
+        timestamp = apop_timestamp(self.report.facts.banner)
         try:
             digest = hashlib.md5((timestamp + login.password).encode()).hexdigest()  # noqa: S324  the protocol's choice
         except ValueError as error:
@@ -250,6 +267,9 @@ class Pop3(Conversation):
 
     def begin_login(self, mechanism: str, initial: bytes | None) -> Turn:
         """AUTH (RFC 5034 4); an empty initial response is a `=`."""
+        if mechanism == "USER":
+            self.require(self.ask("USER mailprobe"))  # of nobody: it is asked whether this may be said at all
+            return Turn(done=True)
         if initial is None:
             return self._turn(self.ask(f"AUTH {mechanism}"))
         encoded = b64encode(initial).decode() or "="

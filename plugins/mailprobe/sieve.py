@@ -8,12 +8,16 @@ import stat
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Union
 
-from .conversation import MAX_REPLY_LINES, Conversation, Turn, hold
+from .codes import Code, Severity, Stage
+from .conversation import MAX_REPLY_LINES, Conversation, Turn
+from .families import PromiseOptions
 from .login import log_in
-from .options import LoginOptions, UsageError, option, shown
-from .report import Code, Facts, Report, Severity, Stage, Unfinished
+from .options import UsageError, option, shown
+from .report import Facts, Report, Unfinished
+from .run import hold
 from .stream import MAX_LITERAL, MAX_LITERALS
 from .text import BLOT, printable
 
@@ -24,9 +28,10 @@ MAX_SCRIPT = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class SieveOptions(LoginOptions):
+class SieveOptions(PromiseOptions):
     """What can be asked of a ManageSieve server."""
 
+    PROTOCOL: ClassVar[str] = "sieve"
     # RFC 5804 1.8; for implicit TLS there is none, so that whoever has it has it here.
     PORTS: ClassVar[Mapping[str, int]] = {"none": 4190, "starttls": 4190, "implicit": 4190}
 
@@ -48,6 +53,12 @@ class SieveOptions(LoginOptions):
                 if getattr(self, name):
                     raise UsageError(name, "needs a login: give {username}")
 
+    def prepare(self) -> None:
+        """Also: read the script to check."""
+        super().prepare()
+        self.script  # noqa: B018
+
+    @cached_property
     def script(self) -> bytes | None:
         """The script to check. Raises `UsageError` when it cannot be read."""
         if self.check_script is None:
@@ -80,55 +91,22 @@ class SieveFacts(Facts):
 
 def probe(options: SieveOptions) -> Report[SieveFacts]:
     """Talk to a ManageSieve server and report what it said. Raises `UsageError` before anything is connected."""
-    report = Report("sieve", options.hostname, options.effective_port, SieveFacts())
-    script = options.script()
-    hold(Sieve, report, options, lambda sieve: _talk(sieve, options, script, report.facts))
-    return report
+    return hold(Sieve, options, SieveFacts(), _talk)
 
 
-def _talk(sieve: Sieve, options: SieveOptions, script: bytes | None, facts: SieveFacts) -> None:
-    sieve.connect()
-    with sieve.stage(Stage.GREETING):
-        _read_capabilities(sieve, facts)
-        facts.banner = facts.implementation or ""
-        sieve.expect_text(facts.banner)
-    if options.tls == "starttls":
-        with sieve.stage(Stage.TLS):
-            if not any(line.upper() == "STARTTLS" for line in facts.capabilities):
-                raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
-            sieve.require("STARTTLS")
-            sieve.start_tls()
-        with sieve.stage(Stage.CAPABILITIES):
-            sieve.awaited = "the capabilities that follow TLS"  # RFC 5804 2.2: unasked
-            _read_capabilities(sieve, facts)
+def _talk(sieve: Sieve, options: SieveOptions, facts: SieveFacts) -> None:
+    sieve.begin()
     if options.username is None or sieve.inspecting or not log_in(sieve, facts):
         return
     with sieve.stage(Stage.SCRIPT):
         _list_scripts(sieve, options, facts)
         if options.have_space is not None:
             facts.have_space = sieve.judge(sieve.ask(f'HAVESPACE "mailprobe" {options.have_space}'))
-        if script is not None:
-            reply = sieve.check_script(script, options.check_script or "")
+        if options.script is not None:
+            reply = sieve.check_script(options.script, options.check_script or "")
             facts.script_valid = sieve.judge(reply)
             if facts.script_valid and reply.response_code == "WARNINGS":
                 sieve.remark(f"CHECKSCRIPT warns: {sieve.quoted(reply.text)}")
-
-
-def _read_capabilities(sieve: Sieve, facts: SieveFacts) -> None:
-    reply = sieve.reply()
-    if reply.status != "OK":
-        raise sieve.refusal(reply)
-    facts.capabilities = [" ".join(map(str, line)) for line in reply.lines]
-    # A word without quotes is no value: some say NIL for an empty list.
-    values = {
-        str(line[0]).upper(): str(line[1]) if len(line) > 1 and not isinstance(line[1], Word) else ""
-        for line in reply.lines
-    }
-    if "IMPLEMENTATION" not in values:  # RFC 5804 1.7: it must be there
-        raise sieve.malformed(str(reply))
-    facts.implementation = values["IMPLEMENTATION"]
-    facts.auth_mechanisms = values.get("SASL", "").upper().split()
-    facts.sieve_extensions = values.get("SIEVE", "").split()
 
 
 def _list_scripts(sieve: Sieve, options: SieveOptions, facts: SieveFacts) -> None:
@@ -189,6 +167,49 @@ class Reply:
 class Sieve(Conversation):
     """The dialect: lines of quoted texts, literals and words, ended by OK, NO or BYE (RFC 5804 1.2, 4)."""
 
+    harmless_command = "CAPABILITY"
+
+    def arrive(self) -> None:
+        """The greeting tells the capabilities (RFC 5804 1.7): they are not asked for again."""
+        self.connect()
+        with self.stage(Stage.GREETING):
+            self.greet()
+
+    def greet(self) -> None:
+        """The capabilities, unasked."""
+        self.ask_capabilities()
+        self.report.facts.banner = self.report.facts.implementation or ""
+        self.expect_text(self.report.facts.banner)
+
+    def ask_capabilities(self) -> None:
+        """Hear them: they come unasked as the greeting, and behind TLS (RFC 5804 2.2)."""
+        facts = self.report.facts
+        if self.encrypted and self.options.tls == "starttls":
+            self.awaited = "the capabilities that follow TLS"
+        reply = self.reply()
+        if reply.status != "OK":
+            raise self.refusal(reply)
+        facts.capabilities = [" ".join(map(str, line)) for line in reply.lines]
+        # A word without quotes is no value: some say NIL for an empty list.
+        values = {
+            str(line[0]).upper(): str(line[1]) if len(line) > 1 and not isinstance(line[1], Word) else ""
+            for line in reply.lines
+        }
+        if "IMPLEMENTATION" not in values:  # RFC 5804 1.7: it must be there
+            raise self.malformed(str(reply))
+        facts.implementation = values["IMPLEMENTATION"]
+        facts.auth_mechanisms = values.get("SASL", "").upper().split()
+        facts.sieve_extensions = values.get("SIEVE", "").split()
+
+    def ask_starttls(self, behind: str = "") -> None:
+        """STARTTLS (RFC 5804 2.2)."""
+        if not any(line.upper() == "STARTTLS" for line in self.report.facts.capabilities):
+            raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
+        self.say("STARTTLS", behind=behind)
+        reply = self.reply()
+        if reply.status != "OK":
+            raise self.refusal(reply)
+
     def ask(self, line: str, about: str | None = None) -> Reply:
         """Say a command and hear the reply; `about` are the words of a finding about it."""
         self.say(line, about=about)
@@ -200,13 +221,6 @@ class Sieve(Conversation):
         line = f"CHECKSCRIPT {{{len(script)}+}}"
         self.send(line.encode() + b"\r\n" + script + b"\r\n", [line, f"({len(script)} octets of {name})"])
         return self.reply()
-
-    def require(self, line: str) -> Reply:
-        """As `ask`, but anything else than OK ends the conversation."""
-        reply = self.ask(line)
-        if reply.status != "OK":
-            raise self.refusal(reply)
-        return reply
 
     def judge(self, reply: Reply) -> bool:
         """Note a refusal and go on; BYE ends the conversation, and so do data that nobody asked for."""

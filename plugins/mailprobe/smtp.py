@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .conversation import hold
+from . import smtp_promises
+from .codes import Code, Severity, Stage
+from .families import PromiseOptions
 from .login import log_in
-from .options import MAX_ADDRESS, LoginOptions, UsageError, option, shown
-from .report import Code, Facts, Report, Severity, Stage, Unfinished
-from .smtp_dialect import Reply, Smtp, capabilities, parameters, queue_id, size_limit
+from .lookup import require_dnspython
+from .mailaddress import bare, check_address, is_domain
+from .options import UsageError, option, shown
+from .report import Facts, Report, Unfinished
+from .run import hold
+from .smtp_dialect import Reply, Smtp, queue_id
 from .text import printable
 
 # RFC 5321 4.5.3.1.4 counts the CRLF into the 512 octets of a command line.
@@ -26,7 +30,7 @@ RESERVED_COMMANDS = frozenset({"AUTH", "BDAT", "DATA", "EHLO", "HELO", "LHLO", "
 
 
 @dataclass(frozen=True)
-class SmtpOptions(LoginOptions):
+class SmtpOptions(PromiseOptions):
     """What can be asked of an SMTP or LMTP server."""
 
     PORTS: ClassVar[Mapping[str, int]] = {"none": 25, "starttls": 25, "implicit": 465}
@@ -61,6 +65,22 @@ class SmtpOptions(LoginOptions):
     send: bool = option(
         "Deliver a test message to all of {rcpt_to} that the server accepts.", default=False, effect=True
     )
+    refuse_rcpt: tuple[str, ...] = option(
+        "Recipient that must be refused before a login, since nobody here is meant to relay for it.",
+        default=(),
+        metavar="ADDRESS",
+    )
+    refuse_bare_newline: bool = option(
+        "Line ends without CR or LF, with which mail is smuggled in, must not end a message. Needs {send}: each of them"
+        " is tried with a test message of its own to the first of {rcpt_to}.",
+        default=False,
+        effect=True,
+    )
+    require_name_agreement: bool = option(
+        "The greeting must tell the name that reverse DNS (PTR) gives the address, and that name must lead back to the"
+        " address; needs dnspython.",
+        default=False,
+    )
     subject: str = option("Subject of the test message.", default="mailprobe test message", metavar="TEXT")
     body: str = option(
         "Text of the test message.",
@@ -75,11 +95,27 @@ class SmtpOptions(LoginOptions):
             raise UsageError("helo", f"{shown(self.helo)} is no host name or address in brackets")
         self._check_commands()
         if self.mail_from is not None and self.mail_from not in ("", "<>"):
-            _check_address("mail_from", self.mail_from, "")
+            check_address("mail_from", self.mail_from, "")
         for place, address in enumerate(self.rcpt_to, start=1):
-            _check_address("rcpt_to", address, f"value {place}: " if len(self.rcpt_to) > 1 else "")
+            check_address("rcpt_to", address, f"value {place}: " if len(self.rcpt_to) > 1 else "")
+        for place, address in enumerate(self.refuse_rcpt, start=1):
+            check_address("refuse_rcpt", address, f"value {place}: " if len(self.refuse_rcpt) > 1 else "")
+            if bare(address) in map(bare, self.rcpt_to):
+                raise UsageError("refuse_rcpt", f"{shown(address)} is among {{rcpt_to}}, too")
         if self.send and not self.rcpt_to:
             raise UsageError("send", "needs a recipient: give {rcpt_to}")
+        if self.refuse_bare_newline and not self.send:
+            raise UsageError("refuse_bare_newline", "needs {send}, since a server may deliver what it must not end")
+        if self.refuse_bare_newline and self.expect_login_refused:
+            raise UsageError("refuse_bare_newline", "contradicts {expect_login_refused}, behind which nothing is done")
+        if self.require_name_agreement and self.is_socket:
+            raise UsageError("require_name_agreement", "goes with a host, and {host} is the path of a Unix socket")
+
+    def prepare(self) -> None:
+        """Also: see whether dnspython is there when it is needed."""
+        super().prepare()
+        if self.require_name_agreement:
+            require_dnspython("require_name_agreement")
 
     def _check_commands(self) -> None:
         for place, command in enumerate(self.command, start=1):
@@ -109,37 +145,6 @@ class SmtpOptions(LoginOptions):
         if self.lmtp:
             return LMTP_PORT
         return 587 if self.tls == "starttls" and self.username is not None else self.PORTS[self.tls]
-
-
-# RFC 5321 4.1.2, less what nobody could tell from a mistake: spaces inside quotes. "_" is no host name, but in use.
-LOCAL_PART = re.compile(
-    r"""[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*|"[!#-\[\]-~]+\"""",
-)
-DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-MAX_DOMAIN = 255
-
-
-def is_domain(text: str) -> bool:
-    """Whether it is a domain or an address literal (RFC 5321 4.1.2, 4.1.3)."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return DOMAIN.fullmatch(text) is not None and len(text) <= MAX_DOMAIN
-    try:
-        ipaddress.ip_address(text[1:-1].removeprefix("IPv6:"))
-    except ValueError:
-        return False
-    return True
-
-
-def _check_address(name: str, address: str, place: str) -> None:
-    bare = _bare(address)
-    local, dummy, domain = bare.rpartition("@")
-    plain = bare.lower() == "postmaster" or (LOCAL_PART.fullmatch(local) and is_domain(domain))
-    if not plain or len(bare) > MAX_ADDRESS:
-        raise UsageError(name, f"{place}{shown(address)} is not one plain address like postmaster@example.org")
-
-
-def _bare(address: str) -> str:
-    return address[1:-1] if address.startswith("<") and address.endswith(">") else address
 
 
 @dataclass
@@ -187,52 +192,40 @@ class SmtpFacts(Facts):
 
 def probe(options: SmtpOptions) -> Report[SmtpFacts]:
     """Talk to an SMTP or LMTP server and report what it said. Raises `UsageError` before anything is connected."""
-    report = Report(options.protocol, options.hostname, options.effective_port, SmtpFacts())
-    hold(Smtp, report, options, lambda smtp: _talk(smtp, options, report.facts))
-    return report
+    return hold(Smtp, options, SmtpFacts(), _talk, smtp_promises.of_smtp, smtp_promises.judge_names)
 
 
 def _talk(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
-    smtp.connect()
-    with smtp.stage(Stage.GREETING):
-        greeting = smtp.reply()
-        facts.banner, facts.greeting_code = greeting.text, greeting.code
-        smtp.require(greeting, 220)
-        smtp.expect_text(facts.banner)
-    hello = options.helo or smtp.own_name()
-    with smtp.stage(Stage.CAPABILITIES):
-        _say_hello(smtp, hello, facts)
-    if options.tls == "starttls":
-        with smtp.stage(Stage.TLS):
-            if parameters(facts.capabilities, "STARTTLS") is None:
-                raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
-            smtp.ask("STARTTLS", 220)
-            smtp.start_tls()
-        with smtp.stage(Stage.CAPABILITIES):
-            _say_hello(smtp, hello, facts)  # RFC 3207 4.2: what was said before TLS is forgotten
-    if smtp.inspecting:
-        return  # Whoever is at the other end has no good certificate: nothing that was asked for goes there.
-    if options.username is not None and not log_in(smtp, facts):
-        return
+    smtp.begin()
+    if options.refuse_rcpt:
+        _try_to_relay(smtp, options)
+    if options.username is not None and (smtp.inspecting or not log_in(smtp, facts)):
+        return  # Without a good certificate no login, and nothing of what would come after it.
     for place, command in enumerate(options.command):
         with smtp.stage(Stage.COMMAND):
             _say_command(smtp, command, options.response[place] if place < len(options.response) else None, facts)
     if options.mail_from is not None or options.rcpt_to:
-        _transact(smtp, options, hello, facts)
+        _transact(smtp, options, facts)
 
 
-def _say_hello(smtp: Smtp, name: str, facts: SmtpFacts) -> None:
-    facts.capabilities, facts.auth_mechanisms, facts.size_limit = [], [], None
-    if smtp.lmtp:
-        reply = smtp.ask(f"LHLO {name}", 250)
-    else:
-        reply = smtp.ask(f"EHLO {name}", 250, 500, 502, 504)
+def _try_to_relay(smtp: Smtp, options: SmtpOptions) -> None:
+    """Name recipients that must be refused to whoever has not logged in."""
+    with smtp.stage(Stage.MAIL):
+        reply = smtp.ask(f"MAIL FROM:<{bare(options.mail_from or '')}>")
         if reply.code != 250:
-            smtp.ask(f"HELO {name}", 250)  # RFC 5321 3.2: an old server, without extensions
+            if reply.code < 500:
+                raise smtp.refusal(reply)
+            smtp.note(f"as wanted: {reply}")
             return
-    facts.capabilities = capabilities(reply)
-    facts.auth_mechanisms = [name.upper() for name in parameters(facts.capabilities, "AUTH") or []]
-    facts.size_limit = size_limit(facts.capabilities)
+    for address in map(bare, options.refuse_rcpt):
+        with smtp.stage(Stage.RCPT):
+            reply = smtp.ask(f"RCPT TO:<{address}>")
+            if 200 <= reply.code < 300:
+                smtp.problem(Code.RELAY_NOT_REFUSED, f"mail for {address} is accepted: {smtp.quoted(str(reply))}")
+            elif reply.code < 500:
+                smtp.refuse(reply)  # for now is no answer
+    with smtp.stage(Stage.RESET):
+        smtp.ask("RSET", 250)
 
 
 def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts) -> None:
@@ -252,20 +245,20 @@ def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts
     smtp.problem(Code.COMMAND_UNEXPECTED_REPLY, words, severity)
 
 
-def _transact(smtp: Smtp, options: SmtpOptions, hello: str, facts: SmtpFacts) -> None:
-    sender = _bare(options.mail_from or "")
+def _transact(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
+    sender = bare(options.mail_from or "")
     with smtp.stage(Stage.MAIL):
         smtp.ask(f"MAIL FROM:<{sender}>", 250)
-    for address in map(_bare, options.rcpt_to):
+    for address in map(bare, options.rcpt_to):
         with smtp.stage(Stage.RCPT):
             reply = smtp.ask(f"RCPT TO:<{address}>")
             facts.recipients.append(_answer(address, reply, 250, 251))
             if not facts.recipients[-1].accepted:
                 smtp.refuse(reply)
     accepted = [recipient.address for recipient in facts.recipients if recipient.accepted]
-    if options.send and accepted:
+    if options.send and accepted and not smtp.inspecting:
         with smtp.stage(Stage.DATA):
-            _deliver(smtp, options, hello, accepted, facts)
+            _deliver(smtp, options, accepted, facts)
     else:
         with smtp.stage(Stage.RESET):
             smtp.ask("RSET", 250)
@@ -275,10 +268,10 @@ def _answer(address: str, reply: Reply, *codes: int) -> Recipient:
     return Recipient(address, reply.code in codes, reply.code, reply.enhanced, reply.text)
 
 
-def _deliver(smtp: Smtp, options: SmtpOptions, hello: str, accepted: list[str], facts: SmtpFacts) -> None:
+def _deliver(smtp: Smtp, options: SmtpOptions, accepted: list[str], facts: SmtpFacts) -> None:
     from .message import compose, on_the_wire
 
-    message = compose(_bare(options.mail_from or ""), accepted, hello, options.subject, options.body)
+    message = compose(bare(options.mail_from or ""), accepted, smtp.hello, options.subject, options.body)
     facts.message_id = printable(str(message["Message-ID"]))
     smtp.ask("DATA", 354)
     smtp.send_message(on_the_wire(message))

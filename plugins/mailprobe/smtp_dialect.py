@@ -7,8 +7,9 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .codes import Code, Severity, Stage
 from .conversation import MAX_REPLY_LINES, Conversation, Turn
-from .report import Code, Severity, Stage, Unfinished
+from .report import Unfinished
 from .words import TROUBLE_WORDS
 
 if TYPE_CHECKING:
@@ -67,11 +68,42 @@ class Smtp(Conversation):
     """The dialect: replies of three digits (RFC 5321 4.2)."""
 
     options: SmtpOptions
+    harmless_command = "NOOP"
 
     @property
     def lmtp(self) -> bool:
         """Whether it is LMTP."""
         return self.options.lmtp
+
+    def greet(self) -> None:
+        """220 (RFC 5321 4.3.1)."""
+        facts = self.report.facts
+        greeting = self.reply()
+        facts.banner, facts.greeting_code = greeting.text, greeting.code
+        self.require(greeting, 220)
+        self.expect_text(facts.banner)
+
+    def ask_capabilities(self) -> None:
+        """EHLO or LHLO; an old server without extensions is content with HELO (RFC 5321 3.2)."""
+        facts = self.report.facts
+        facts.capabilities, facts.auth_mechanisms, facts.size_limit = [], [], None
+        if self.lmtp:
+            reply = self.ask(f"LHLO {self.hello}", 250)
+        else:
+            reply = self.ask(f"EHLO {self.hello}", 250, 500, 502, 504)
+            if reply.code != 250:
+                self.ask(f"HELO {self.hello}", 250)
+                return
+        facts.capabilities = capabilities(reply)
+        facts.auth_mechanisms = [name.upper() for name in parameters(facts.capabilities, "AUTH") or []]
+        facts.size_limit = size_limit(facts.capabilities)
+
+    def ask_starttls(self, behind: str = "") -> None:
+        """STARTTLS (RFC 3207 4)."""
+        if parameters(self.report.facts.capabilities, "STARTTLS") is None:
+            raise Unfinished(Code.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
+        self.say("STARTTLS", behind=behind)
+        self.expect(220)
 
     def ask(self, line: str, *codes: int, shown: str | None = None) -> Reply:
         """Say a line and hear the reply. With `codes`, any other one ends the conversation as a refusal."""
@@ -159,12 +191,16 @@ class Smtp(Conversation):
             return self.refusal(Reply(421, (line,)))
         return super().interrupted(line)
 
-    def own_name(self) -> str:
+    @property
+    def hello(self) -> str:
         """The name to say hello with: this host's if it has a domain, else its address as a literal (RFC 5321 4.1.4).
 
         No look-up is made: DNS has no business in the middle of a conversation.
         """
         import socket
+
+        if self.options.helo is not None:
+            return self.options.helo
 
         name = socket.gethostname()
         if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name):

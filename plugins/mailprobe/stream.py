@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 
+from .codes import Code
 from .network import Deadline
-from .report import Code, Unfinished
+from .report import Unfinished
 
 # RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and servers exceed it; 8 KiB is what other clients allow.
 MAX_LINE = 8192

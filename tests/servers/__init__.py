@@ -16,6 +16,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Callable, ClassVar, NamedTuple, Optional, TypeVar
 
+from ..canary import ASCII_CANARY, AWKWARD_CANARY
+
 DOMAIN = "example.test"
 
 # Everywhere these two mailboxes exist in DOMAIN; others are unknown.
@@ -44,9 +46,9 @@ class Login(NamedTuple):
         return base64.b64encode(self.password.encode()).decode()
 
 
-USER = Login(f"user@{DOMAIN}", "secret")
+USER = Login(f"user@{DOMAIN}", ASCII_CANARY)
 # Whatever has been a problem for somebody's quoting, encoding or separators.
-AWKWARD_USER = Login("probe", 'pass word: "\\ü%&<')
+AWKWARD_USER = Login("probe", AWKWARD_CANARY)
 LOGINS = (USER, AWKWARD_USER)
 
 

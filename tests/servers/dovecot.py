@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from ..canary import ASCII_CANARY
 from . import DOMAIN, LOGINS, MAILBOXES, Login, Server, free_port, loopback_addresses
 from .certificates import LOCAL_NAMES, Certificate, CertificateAuthority
 from .mailboxes import BYTES_LIMIT, ENCODED, FOLDERS, MESSAGES_LIMIT, Mail
@@ -44,7 +45,7 @@ TLS_ADDRESSES = {name: f"127.0.1.{number}" for number, name in enumerate(TLS_SER
 ADDRESSES = (STRICT, NO_TLS, CLIENT_CERTIFICATES, SINGLE, *TLS_ADDRESSES.values())
 
 # All users below have this password.
-PASSWORD = "secret"
+PASSWORD = ASCII_CANARY
 
 
 def user(name: str) -> str:
@@ -90,7 +91,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 
 # user: what the passdb says about every login
 REFUSALS: dict[str, str] = {
-    CLOSED: f'dovecot.auth.PASSDB_RESULT_OK, {{password="{PASSWORD}", nologin="y", reason="{CLOSED_REASON}"}}',
+    CLOSED: "dovecot.auth.PASSDB_RESULT_OK, "
+    f'{{password={json.dumps(PASSWORD, ensure_ascii=False)}, nologin="y", reason="{CLOSED_REASON}"}}',
     EXPIRED: 'dovecot.auth.PASSDB_RESULT_PASS_EXPIRED, ""',
     UNAVAILABLE: 'dovecot.auth.PASSDB_RESULT_INTERNAL_FAILURE, ""',
 }

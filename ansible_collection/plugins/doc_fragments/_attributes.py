@@ -1,4 +1,4 @@
-# Copyright: (c) 2026, the mailprobe founders
+# Copyright (c) 2026, the mailprobe founders
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What all modules of the collection have in common."""

@@ -1,4 +1,4 @@
-# Copyright: (c) 2026, the mailprobe founders
+# Copyright (c) 2026, the mailprobe founders
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation of each probe's options, derived from their declaration when a document is made."""
@@ -9,11 +9,11 @@ import json
 import typing as t
 
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.imap import ImapOptions
-from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import Options, declarations, spell
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import Options, spell
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.pop3 import Pop3Options
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.sieve import SieveOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.smtp import SmtpOptions
-from ansible_collections.mailprobe.checks.plugins.module_utils._module import argument_spec
+from ansible_collections.mailprobe.checks.plugins.module_utils._module import all_declarations, argument_spec
 
 
 def documentation(options: type[Options]) -> str:
@@ -21,7 +21,7 @@ def documentation(options: type[Options]) -> str:
     documented: dict[str, t.Any] = {}
     for name, argument in argument_spec(options).items():
         documented[name] = {key: value for key, value in argument.items() if key != "no_log"}
-    for declared in declarations(options):
+    for declared in all_declarations(options):
         words = [spell(declared.help, lambda name: f"O({name})")]
         if declared.effect:
             words.append("In check mode it is left out.")

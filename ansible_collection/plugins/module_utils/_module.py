@@ -1,4 +1,4 @@
-# Copyright: (c) 2026, the mailprobe founders
+# Copyright (c) 2026, the mailprobe founders
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The body of every module: options in, the probe, the whole report out."""
@@ -7,18 +7,60 @@ from __future__ import annotations
 
 import typing as t
 import warnings
+from dataclasses import dataclass
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._mailprobe.options import Declaration, Options, UsageError, declarations, read
-from ._mailprobe.report import Facts, Report, Severity
+from ._mailprobe.options import Declaration, Options, UsageError, declarations, option, read
+from ._mailprobe.report import Facts, Problem, Report
 
 TYPES = {"str": "str", "int": "int", "float": "float", "bool": "bool"}
 
 
+@dataclass(frozen=True)
+class Expectations(Options):
+    """What a play may let the module judge of what was measured; nothing unless it is given."""
+
+    max_seconds: float | None = option("Fail when the whole run takes longer.", default=None, minimum=0)
+    min_certificate_days: int | None = option(
+        "Fail when the certificate expires in fewer days, or its expiry is not known.", default=None, minimum=0
+    )
+    warn_certificate_days: int | None = option(
+        "Warn when the certificate expires in fewer days.", default=None, minimum=0
+    )
+
+    def unmet(self, report: Report[t.Any]) -> t.Iterator[str]:
+        """What is not as it must be."""
+        if self.max_seconds is not None and report.elapsed > self.max_seconds:
+            yield f"the run took {report.elapsed:.3f} s, more than {self.max_seconds:g} (max_seconds)"
+        if self.min_certificate_days is not None:
+            for part in report.addresses or [report]:
+                yield from _too_few_days(part, self.min_certificate_days, "min_certificate_days")
+
+    def warned(self, report: Report[t.Any]) -> t.Iterator[str]:
+        """What is still as it must be, but not for long."""
+        if self.warn_certificate_days is not None:
+            for part in report.addresses or [report]:
+                yield from _too_few_days(part, self.warn_certificate_days, "warn_certificate_days")
+
+
+def _too_few_days(report: Report[t.Any], days: int, name: str) -> t.Iterator[str]:
+    left = report.certificate.days_left
+    at = f" of {report.address}" if report.address else ""
+    if left is None:
+        yield f"the expiry of the certificate{at} is not known ({name})"
+    elif left < days:
+        yield f"the certificate{at} expires in {left} days, fewer than {days} ({name})"
+
+
 def argument_spec(options: type[Options]) -> dict[str, t.Any]:
-    """The argument_spec, derived from the declaration."""
-    return {declared.name: _argument(declared) for declared in declarations(options)}
+    """The argument_spec, derived from the declarations."""
+    return {declared.name: _argument(declared) for declared in all_declarations(options)}
+
+
+def all_declarations(options: type[Options]) -> tuple[Declaration, ...]:
+    """The options of a probe, and what a play may expect."""
+    return (*declarations(options), *declarations(Expectations))
 
 
 def _argument(declared: Declaration) -> dict[str, t.Any]:
@@ -43,21 +85,27 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
     given = dict(module.params)
     if module.check_mode:
         _leave_no_trace(module, options, given)
+    expected = {declared.name: given.pop(declared.name) for declared in declarations(Expectations)}
     try:
+        expectations = read(Expectations, expected)
         report = probe(read(options, given))
     except UsageError as error:
         blank = Report(module._name.rpartition(".")[2], str(given["host"]), given["port"], facts())
-        module.fail_json(msg=str(error), **_result(blank))
+        module.fail_json(msg=str(error), **_result(blank, []))
     for note in report.notes:
         module.warn(note)
-    failures = [problem for problem in report.problems if problem.severity is not Severity.FLAW]
+    failures = [problem for problem in report.problems if problem.fails]
     for problem in report.problems:
-        if problem not in failures:
-            module.warn(f"{report.where}: {problem.message}. {problem.hint}")
-    if failures:
-        words = (f"{report.where}, at {problem.stage.value}: {problem.message}. {problem.hint}" for problem in failures)
-        module.fail_json(msg="\n".join(words), **_result(report))
-    module.exit_json(msg=f"{report.where} works", **_result(report))
+        if problem not in failures and problem.state != "ok":
+            module.warn(f"{_at(report, problem)}: {problem.message}. {problem.hint}")
+    words = [f"{_at(report, each)}, at {each.stage.value}: {each.message}. {each.hint}" for each in failures]
+    unmet = list(expectations.unmet(report))
+    for warned in expectations.warned(report):
+        module.warn(f"{report.where}: {warned}")
+    if words or unmet:
+        words += [f"{report.where}: {each}" for each in unmet]
+        module.fail_json(msg="\n".join(words), **_result(report, unmet))
+    module.exit_json(msg=f"{report.where} works", **_result(report, unmet))
 
 
 def _leave_no_trace(module: AnsibleModule, options: type[Options], given: dict[str, t.Any]) -> None:
@@ -68,5 +116,11 @@ def _leave_no_trace(module: AnsibleModule, options: type[Options], given: dict[s
             module.warn(f"check mode: {declared.name} is left out, so nothing stays behind on the server")
 
 
-def _result(report: Report[t.Any]) -> dict[str, t.Any]:
-    return {"changed": False, "state": report.state, **report.to_dict()}
+def _at(report: Report[t.Any], problem: Problem) -> str:
+    return f"{report.where} ({problem.address})" if problem.address else report.where
+
+
+def _result(report: Report[t.Any], unmet: list[str]) -> dict[str, t.Any]:
+    found = report.to_dict()
+    transcript = found.pop("transcript")
+    return {"changed": False, "state": report.state, **found, "unmet": unmet, "transcript": transcript}

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 
-# Copyright: (c) 2026, the mailprobe founders
+# Copyright (c) 2026, the mailprobe founders
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check that a POP3 server works, and say why not."""
@@ -91,6 +91,21 @@ EXAMPLES = r"""
     username: former@example.org
     password: "{{ vault_former_password }}"
     expect_login_refused: true
+
+- name: Every address behind the name keeps its promises
+  mailprobe.checks.pop3:
+    host: pop.example.org
+    tls: starttls
+    all_addresses: true
+    require_capability:
+      - UIDL
+    refuse_plaintext_login: true
+    refuse_starttls_injection: true
+    refuse_tls:
+      - TLSv1
+      - TLSv1.1
+    min_certificate_days: 14
+    max_seconds: 5
 """
 
 RETURN = r"""
@@ -104,7 +119,8 @@ state:
   description:
     - The verdict in the words of the checks for Nagios and Icinga.
     - V(critical) when something did not work, V(warning) when the server asked to come again later or something is
-      flawed, else V(ok).
+      flawed, else V(ok). O(state) can choose another for each finding.
+    - What the module was asked to judge beside that (O(max_seconds), O(min_certificate_days)) is in RV(unmet).
   type: str
   returned: always
   sample: ok
@@ -172,6 +188,10 @@ problems:
       description: V(failure), V(temporary) when the server asked to come again later, or V(flaw).
       type: str
       sample: failure
+    state:
+      description: What it means in monitoring, V(ok), V(warning), V(critical) or V(unknown); see O(state).
+      type: str
+      sample: critical
     message:
       description: What happened, with the server's own words.
       type: str
@@ -181,12 +201,10 @@ problems:
       type: str
       sample: "Wrong user name or password, or the account is closed. The probe tries once only, so that it locks nobody
         out."
-  sample: []
-notes:
-  description: What else is to be known about this run; shown as warnings, too.
-  type: list
-  elements: str
-  returned: always
+    address:
+      description: The address it was found at, null unless there are several (O(all_addresses)).
+      type: str
+      sample: null
   sample: []
 tls:
   description: The TLS session. Everything is null or false without TLS.
@@ -205,6 +223,22 @@ tls:
       description: The strength of the cipher.
       type: int
       sample: 256
+    group:
+      description: The group of the key exchange, null before Python 3.15.
+      type: str
+      sample: null
+    alpn:
+      description: The application protocol that was agreed on, null when none was offered (O(alpn)).
+      type: str
+      sample: null
+    compression:
+      description: The compression in use, null for none, as it should be.
+      type: str
+      sample: null
+    secure_renegotiation:
+      description: Whether renegotiation is secure (RFC 5746), true for TLS 1.3, which has none; null when not known.
+      type: bool
+      sample: true
     verified:
       description: Whether the certificate's chain and name were checked and found good.
       type: bool
@@ -213,12 +247,31 @@ tls:
       description: Why the certificate was not accepted, null if it was or was not checked.
       type: str
       sample: null
+    chain_complete:
+      description: Whether the certificates that the server sent lead up to an authority; null when not known.
+      type: bool
+      sample: true
+    chain_in_order:
+      description: Whether each of them is followed by that of its issuer; null when not known.
+      type: bool
+      sample: true
+    chain_days:
+      description: Whole days until the first of them expires; null when not known.
+      type: int
+      sample: 37
   sample:
     version: TLSv1.3
     cipher: TLS_AES_256_GCM_SHA384
     cipher_bits: 256
+    group: null
+    alpn: null
+    compression: null
+    secure_renegotiation: true
     verified: true
     verify_error: null
+    chain_complete: true
+    chain_in_order: true
+    chain_days: 37
 certificate:
   description: The server's certificate, the bad one, too. What is not known is null.
   type: dict
@@ -238,6 +291,14 @@ certificate:
       elements: str
       sample:
         - pop.example.org
+    serial:
+      description: The serial number, hexadecimal.
+      type: str
+      sample: 04A1F3
+    fingerprint_sha256:
+      description: The SHA-256 of the certificate, hexadecimal with colons, as OpenSSL prints it.
+      type: str
+      sample: "9F:0C:E4:7A:..."
     not_before:
       description: When it begins to be valid, ISO 8601 in UTC.
       type: str
@@ -250,6 +311,10 @@ certificate:
       description: Whole days until then, rounded down; negative when it has expired.
       type: int
       sample: 37
+    lifetime_percent:
+      description: What is left of its lifetime, in percent.
+      type: float
+      sample: 41.52
     key_type:
       description: The kind of the public key; needs C(cryptography) on the host that runs the module.
       type: str
@@ -258,7 +323,23 @@ certificate:
       description: The size of the public key; needs C(cryptography) on the host that runs the module.
       type: int
       sample: 256
+    signature_algorithm:
+      description: The algorithm of its signature; needs C(cryptography) on the host that runs the module.
+      type: str
+      sample: ecdsa-with-SHA256
+    self_signed:
+      description: Whether it is its own issuer.
+      type: bool
+      sample: false
   sample: {}
+chain:
+  description:
+    - The certificates that the server sent, its own first, each with the keys of RV(certificate).
+    - Before Python 3.10 the first only.
+  type: list
+  elements: dict
+  returned: always
+  sample: []
 facts:
   description: What the server told. What it did not tell, or was not asked, is null or empty.
   type: dict
@@ -314,6 +395,27 @@ facts:
       type: int
       sample: 300
   sample: {}
+notes:
+  description: What else is to be known about this run; shown as warnings, too.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+addresses:
+  description:
+    - With O(all_addresses), what was found at each address of the name, else empty.
+    - The keys are RV(state), RV(address), RV(elapsed), RV(timings), RV(problems), RV(tls), RV(certificate), RV(chain)
+      and RV(facts), each as in the result itself, which tells of the worst of them.
+  type: list
+  elements: dict
+  returned: always
+  sample: []
+unmet:
+  description: What was measured and is not as it must be (O(max_seconds), O(min_certificate_days)); the module fails.
+  type: list
+  elements: str
+  returned: always
+  sample: []
 transcript:
   description:
     - The conversation, line by line, without secrets.

@@ -1,0 +1,1 @@
+../../../../plugins/mailprobe/smtp_promises.py

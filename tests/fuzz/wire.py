@@ -1,0 +1,85 @@
+"""A server in memory that says what an input tells it to: fast enough for thousands of conversations a second.
+
+An input is a letter, which chooses the options of the probe, and what the server says: its greeting, and then something
+after whatever it hears. Octets below the space part it:
+
+======  ========================================================================
+0x1e    the end of what is said at a time
+0x1f    the end of a segment within it
+0x1d    at the end: the server falls silent; else it closes
+0x1c    at the end: it says the last of it over and over
+======  ========================================================================
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+TURN, SEGMENT, SILENT, ENDLESS = b"\x1e", b"\x1f", b"\x1d", b"\x1c"
+# Of a server that never stops, more than the probe hears out.
+ENDLESS_OCTETS = 4 * 1024 * 1024
+
+
+@dataclass
+class Turn:
+    """What the client said, `None` before the greeting, and what it took of what the server said then."""
+
+    said: bytes | None
+    heard: bytearray = field(default_factory=bytearray)
+
+
+class Wire:
+    """The client's end of the connection, as far as a `Stream` needs a socket."""
+
+    family = socket.AF_UNIX
+
+    def __init__(self, data: bytes) -> None:
+        self.silent, self.endless = data.endswith(SILENT), data.endswith(ENDLESS)
+        said = data.rstrip(SILENT + ENDLESS)
+        self.coming = [turn.split(SEGMENT) for turn in said.split(TURN)]
+        self.segments = [segment for segment in self.coming.pop(0) if segment]
+        self.last = self.segments[-1] if self.segments else b"x"
+        self.turns = [Turn(None)]
+        self.delivered = 0
+        self.timeout: float | None = None
+        self.closed = False
+
+    def settimeout(self, seconds: float | None) -> None:
+        assert seconds is not None, "a read without a time limit"
+        assert seconds >= 0
+        self.timeout = seconds
+
+    def recv(self, size: int) -> bytes:
+        assert not self.closed
+        if not self.segments and self.endless and not self.coming and self.delivered < ENDLESS_OCTETS:
+            self.segments.append(self.last * (size // len(self.last) + 1))
+        if not self.segments:
+            if not self.coming and not self.silent:
+                return b""
+            raise BlockingIOError if self.timeout == 0 else socket.timeout("the server is silent")
+        segment, rest = self.segments[0][:size], self.segments[0][size:]
+        self.segments[:1] = [rest] if rest else []
+        self.turns[-1].heard += segment
+        self.delivered += len(segment)
+        return segment
+
+    def send(self, data: bytes) -> int:
+        assert not self.closed
+        if not self.coming and not self.silent and not self.endless:
+            raise BrokenPipeError(32, "Broken pipe")
+        self.turns.append(Turn(bytes(data)))
+        self.segments += [segment for segment in (self.coming.pop(0) if self.coming else []) if segment]
+        self.last = self.segments[-1] if self.segments else self.last
+        return len(data)
+
+    def getsockopt(self, *dummy: int) -> NoReturn:
+        """What comes first when TLS begins: there is none here."""
+        error = ssl.SSLError(1, "there is no TLS on this wire")
+        error.reason = "NO_TLS_ON_THIS_WIRE"
+        raise error
+
+    def close(self) -> None:
+        self.closed = True
