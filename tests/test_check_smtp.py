@@ -875,7 +875,7 @@ def test_findings_with_hints_and_facts_come_with_v(postfix: Postfix, ca: Certifi
     assert facts["tls"].startswith("TLSv1.3, ")
     assert facts["tls"].endswith(", certificate verified")
     assert facts["certificate names"] == "localhost, 127.0.0.1, ::1"
-    assert facts["certificate key"] == "EC 256"
+    assert facts["certificate key"] == "EC 256, signed with ecdsa-with-SHA256"
     assert facts["certificate valid"].endswith(", 89 days left")
     assert facts["banner"] == "mail.example.test ESMTP Postfix"
     assert facts["size limit"] == "10240000"
@@ -978,9 +978,11 @@ def test_the_transcript_has_every_line_of_the_conversation_in_the_marks_of_swaks
 
 KEYS = {
     "": "state exit_code summary perfdata protocol host port address elapsed timings problems notes tls certificate"
-    " facts transcript",
-    "tls": "version cipher cipher_bits verified verify_error",
-    "certificate": "subject issuer names not_before not_after days_left key_type key_bits",
+    " chain addresses facts transcript",
+    "tls": "version cipher cipher_bits group alpn compression secure_renegotiation verified verify_error chain_complete"
+    " chain_in_order chain_days",
+    "certificate": "subject issuer names serial fingerprint_sha256 not_before not_after days_left lifetime_percent"
+    " key_type key_bits signature_algorithm self_signed",
     "facts": "banner greeting_code capabilities auth_mechanisms mechanism login size_limit commands recipients"
     " message_id deliveries queue_id",
     "timings": "resolve connect greeting capabilities tls auth command mail rcpt data reset mailbox search quota script"
