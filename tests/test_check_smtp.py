@@ -1017,7 +1017,7 @@ def test_json_is_one_document_with_every_key_and_the_same_exit_code(
     assert outcome.state == found["state"]
     assert (found["protocol"], found["host"], found["port"]) == ("smtp", "127.0.0.1", port)
     for problem in found["problems"]:
-        assert set(problem) == {"code", "stage", "severity", "message", "hint"}
+        assert set(problem) == {"code", "stage", "severity", "state", "message", "hint", "address"}
     assert outcome.output.isascii()
 
 
