@@ -857,7 +857,7 @@ def test_the_stages_add_up_to_the_time(postfix: Postfix, ca: CertificateAuthorit
     found = report(check(postfix.starttls, *starttls(ca), "--rcpt-to", ADDRESS, "--json"))
     spent = sum(seconds for seconds in found["timings"].values() if seconds is not None)
     assert spent <= found["elapsed"] + 1e-5
-    assert found["elapsed"] - spent < 0.05
+    assert found["elapsed"] - spent < 0.05 + NOISE_SECONDS
 
 
 # What is printed.
@@ -978,7 +978,7 @@ def test_the_transcript_has_every_line_of_the_conversation_in_the_marks_of_swaks
 
 KEYS = {
     "": "state exit_code summary perfdata protocol host port address elapsed timings problems notes tls certificate"
-    " chain addresses facts transcript",
+    " chain facts addresses transcript",
     "tls": "version cipher cipher_bits group alpn compression secure_renegotiation verified verify_error chain_complete"
     " chain_in_order chain_days",
     "certificate": "subject issuer names serial fingerprint_sha256 not_before not_after days_left lifetime_percent"
