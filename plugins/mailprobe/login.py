@@ -55,6 +55,7 @@ def _try(conversation: Conversation, facts: Facts, own: Mapping[str, Callable[[C
         conversation.channel_binding(),
         host=options.hostname,
         port=conversation.report.port,
+        left=conversation.seconds_left,
         plus_offered=any(name.endswith("-PLUS") for name in facts.auth_mechanisms),
     )
     if not facts.auth_mechanisms:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from base64 import b64decode, b64encode
@@ -22,6 +23,8 @@ Exchange = Generator[Optional[bytes], bytes, None]
 # RFC 5802 9 advises 4096 rounds, servers use up to 600,000. A million cost half a second; the 2^31 that a hostile
 # server may ask for would cost a quarter of an hour, which no time limit of a socket stops.
 MAX_ROUNDS = 1_000_000
+# So many are tried first, to see whether there is time for all: 5 ms. Nothing stops them once they have begun.
+TRIAL_ROUNDS = 10_000
 
 
 # RFC 5802 7, server-error-value: what says that name or password are wrong, and how much of another one is shown.
@@ -42,7 +45,8 @@ class Credentials:
     """Who logs in, and with what.
 
     `binding` is what ties the login to the TLS session, and its name, for the -PLUS mechanisms; None where there is
-    none. `plus_offered`: the server has one of those. `host` and `port` are for OAUTHBEARER.
+    none. `plus_offered`: the server has one of those. `host` and `port` are for OAUTHBEARER. `left` tells how many
+    seconds there are for computing.
     """
 
     username: str
@@ -52,6 +56,7 @@ class Credentials:
     plus_offered: bool = False
     host: str = ""
     port: int | None = None
+    left: Callable[[], float] = field(default=lambda: math.inf, repr=False)
 
 
 def _plain(login: Credentials) -> Exchange:
@@ -106,6 +111,7 @@ def _scram(hash_name: str, plus: bool) -> Callable[[Credentials], Exchange]:
         first = f"n={_escaped(saslprep(login.username))},r={secrets.token_urlsafe(18)}"
         challenge = yield (header + first).encode()
         nonce, salt, rounds = _server_first(challenge, first.rpartition("r=")[2])
+        _see_whether_there_is_time(hash_name, rounds, login.left)
         salted = hashlib.pbkdf2_hmac(hash_name, saslprep(login.password).encode(), salt, rounds)
         client_key = hmac.digest(salted, b"Client Key", hash_name)
         without_proof = f"c={b64encode(header.encode() + data).decode()},r={nonce}"
@@ -134,6 +140,16 @@ def _server_first(challenge: bytes, ours: str) -> tuple[str, bytes, int]:
         return nonce, b64decode(found[2], validate=True), rounds
     except binascii.Error:
         raise ServerFault("the SCRAM salt is not base64") from None
+
+
+def _see_whether_there_is_time(hash_name: str, rounds: int, left: Callable[[], float]) -> None:
+    if rounds <= TRIAL_ROUNDS:
+        return
+    before = left()
+    hashlib.pbkdf2_hmac(hash_name, b"password", b"salt", TRIAL_ROUNDS)
+    after = left()
+    if (before - after) * rounds / TRIAL_ROUNDS > after:
+        raise ServerFault(f"the server asks for {rounds} SCRAM rounds, for which the time that is left is not enough")
 
 
 def _server_final(final: bytes, expected: bytes) -> None:

@@ -80,6 +80,10 @@ class Speech:
         """What was asked, for the words of a finding."""
         return self.awaited.replace("the reply to ", "").replace("the greeting", "greeting")
 
+    def seconds_left(self) -> float:
+        """What is left of the time limit, for what is computed and not heard."""
+        return self._deadline.left()
+
     # Speaking and listening.
 
     @property
