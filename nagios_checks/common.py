@@ -24,7 +24,7 @@ from mailprobe.codes import Code, Stage
 from mailprobe.families import PromiseOptions
 from mailprobe.options import UsageError
 from mailprobe.report import Facts, Problem, Report
-from mailprobe.run import new_report
+from mailprobe.run import overrun
 from mailprobe.text import printable
 from mailprobe.version import __version__
 
@@ -146,11 +146,7 @@ class ProbeResource(nagiosplugin.Resource):
         try:
             return self.spec.probe(self.options)
         except socket.timeout:  # outside of any stage: what took so long is on this host
-            seconds = self.options.timeout
-            report = new_report(self.options, self.spec.facts())
-            report.elapsed = seconds
-            report.find(Code.TIMEOUT, Stage.COMMAND, f"the run did not end in {seconds:g} s")
-            return report
+            return overrun(self.options, self.spec.facts())
 
     def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
@@ -275,6 +271,9 @@ def _at(problem: Problem) -> str:
 def _common_headline(report: Report[Any]) -> Iterator[str]:
     if report.addresses:
         yield f"all {len(report.addresses)} addresses work"
+    if report.problems:
+        codes = ", ".join(dict.fromkeys(problem.code.value for problem in report.problems))
+        yield f"in spite of {codes} (--state)"
     yield f"'{printable(report.facts.banner or '', limit=MAX_BANNER)}'"
     if report.tls.version:
         yield report.tls.version
