@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Callable, NoReturn
 
 import nagiosplugin
@@ -23,7 +24,7 @@ from mailprobe.codes import Code, Stage
 from mailprobe.families import PromiseOptions
 from mailprobe.options import UsageError
 from mailprobe.report import Facts, Problem, Report
-from mailprobe.run import new_report
+from mailprobe.run import overrun
 from mailprobe.text import printable
 from mailprobe.version import __version__
 
@@ -145,11 +146,7 @@ class ProbeResource(nagiosplugin.Resource):
         try:
             return self.spec.probe(self.options)
         except socket.timeout:  # outside of any stage: what took so long is on this host
-            seconds = self.options.timeout
-            report = new_report(self.options, self.spec.facts())
-            report.elapsed = seconds
-            report.find(Code.TIMEOUT, Stage.COMMAND, f"the run did not end in {seconds:g} s")
-            return report
+            return overrun(self.options, self.spec.facts())
 
     def _times(self, report: Report[Any]) -> Iterator[nagiosplugin.Metric]:
         yield nagiosplugin.Metric("time", Seconds(report.elapsed), "s", 0, f"{self.options.timeout:g}")
@@ -274,6 +271,9 @@ def _at(problem: Problem) -> str:
 def _common_headline(report: Report[Any]) -> Iterator[str]:
     if report.addresses:
         yield f"all {len(report.addresses)} addresses work"
+    if report.problems:
+        codes = ", ".join(dict.fromkeys(problem.code.value for problem in report.problems))
+        yield f"in spite of {codes} (--state)"
     yield f"'{printable(report.facts.banner or '', limit=MAX_BANNER)}'"
     if report.tls.version:
         yield report.tls.version
@@ -296,20 +296,21 @@ def build(
 ) -> tuple[nagiosplugin.Check, ProbeResource]:
     """The check, not yet run, and its resource, which has the report afterwards. Ranges are texts by metric."""
     resource = ProbeResource(spec, options, dict.fromkeys([*critical, *warning]))
-    contexts = [
-        MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric))
-        for known in spec.known_metrics
-    ]
-    check = nagiosplugin.Check(
-        resource,
-        *contexts,
+    contexts = _contexts(spec, tuple(warning.items()), tuple(critical.items()))
+    return nagiosplugin.Check(resource, *contexts, ReportSummary(spec, resource), WorstFirst()), resource
+
+
+@lru_cache(maxsize=256)  # most checks of a report have the same ranges, and a context holds nothing else
+def _contexts(
+    spec: CheckSpec, warnings: tuple[tuple[str, str], ...], criticals: tuple[tuple[str, str], ...]
+) -> tuple[nagiosplugin.Context, ...]:
+    warning, critical, metrics = dict(warnings), dict(criticals), spec.known_metrics
+    return (
+        *(MetricContext(known.metric, warning.get(known.metric), critical.get(known.metric)) for known in metrics),
         ProblemContext("problem"),
         *(ToldContext(f"told {name}", warning.get(name), critical.get(name)) for name in CERTIFICATE_METRICS),
         MissingContext("missing"),
-        ReportSummary(spec, resource),
-        WorstFirst(),
     )
-    return check, resource
 
 
 def parser(spec: CheckSpec) -> Parser:

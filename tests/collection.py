@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -162,8 +163,11 @@ def ansible(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python package, as it is installed on a monitoring host."""
+    # Of a copy: setuptools leaves its build directory in the source, and takes what is in there for new.
+    source = tmp_path_factory.mktemp("source") / "mailprobe"
+    shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(".*", "build", "tests", "ansible_collection"))
     directory = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory)]
-    subprocess.run([*build, str(REPOSITORY)], check=True)
+    subprocess.run([*build, str(source)], check=True)
     (path,) = directory.iterdir()
     return path

@@ -296,3 +296,21 @@ def test_hostile_words_of_one_address_are_made_inert(name_server: NameServer, mo
     inert(outcome.output)
     if more != "--json":
         assert outcome.output.count("|") == 1
+
+
+OFFERS_LOGIN = "S: 220 node.example ESMTP\nC: EHLO *\nS: 250-node.example\nS: 250 AUTH PLAIN\n"
+REFUSES_LOGIN = OFFERS_LOGIN + "C: AUTH PLAIN *\nS: 535 5.7.8 Authentication failed\nC: QUIT\nS: 221 Bye\n"
+HEARS_NO_LOGIN = OFFERS_LOGIN + "C: QUIT\nS: 221 Bye\n"
+
+
+def test_a_wrong_password_is_tried_at_one_address_only(name_server: NameServer, password_file: Path) -> None:
+    login = ("--username", USER, "--password-file", password_file, "--allow-plaintext-login")
+    with nodes({NODES[0]: REFUSES_LOGIN, **dict.fromkeys(NODES[1:], HEARS_NO_LOGIN)}) as servers:
+        port = servers[NODES[0]].port
+        where = ("-H", f"cluster.{DOMAIN}", "--nameserver", name_server.address, "--all-addresses", "-p", port)
+        found = report(check("smtp", *where, *login, "--json"), "critical", *["auth-rejected"] * len(NODES))
+        for server in servers.values():
+            server.finish()
+            assert server.errors == []
+    assert [part["facts"]["login"] for part in found["addresses"]] == ["refused", None, None, None]
+    assert all("is not tried again" in part["problems"][0]["message"] for part in found["addresses"][1:])

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 
@@ -150,6 +152,27 @@ def test_leaving_early_begins_nothing_more_and_waits_for_nothing() -> None:
     for thread in threads_of_batch():
         thread.join(PATIENCE)
     assert len(watched.begun) <= begun + 1
+
+
+def test_a_job_that_has_ended_is_forgotten() -> None:
+    class Held:
+        """Something that takes memory."""
+
+        def work(self) -> int:
+            return 1
+
+    held = [Held() for dummy in range(10)]
+    alive = [weakref.ref(each) for each in held]
+    jobs = [Job("a", each.work) for each in held]
+    results = run(jobs, workers=1, per_key=1)
+    jobs.clear()
+    held.clear()
+    end = time.monotonic() + PATIENCE
+    for ended in range(1, 11):
+        next(results)
+        while sum(ref() is not None for ref in alive) > 10 - ended:  # the thread is about to let it go
+            assert time.monotonic() < end
+    results.close()
 
 
 @pytest.mark.parametrize(("workers", "per_key"), [(0, 1), (1, 0), (-1, -1)])

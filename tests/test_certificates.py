@@ -39,7 +39,7 @@ FINDINGS: dict[str, tuple[str, ...]] = {
     "no_san": ("certificate-wrong-name",),
     "unknown_issuer": ("certificate-unknown-issuer",),
     "selfsigned": ("certificate-unknown-issuer",),
-    "intermediate_missing": ("certificate-unknown-issuer",),  # it does not say where its issuer's can be had
+    "intermediate_missing": ("certificate-chain-incomplete" if CHAIN_IS_KNOWN else "certificate-unknown-issuer",),
     "intermediate_expired": ("certificate-expired",),
     "aia": ("certificate-chain-incomplete" if CHAIN_IS_KNOWN else "certificate-unknown-issuer",),
     "rsa1024": ("certificate-weak-key",),
@@ -169,16 +169,24 @@ def test_an_issuer_that_nobody_knows_is_no_missing_certificate_when_the_chain_wa
         report(check("smtp", *where, "--json"), "critical", "certificate-unknown-issuer")
 
 
-def test_without_an_authority_of_our_own_a_missing_intermediate_is_known_by_the_address_where_it_can_be_had(
-    postfix: Postfix,
+@pytest.mark.parametrize("kind", ["aia", "intermediate_missing"])
+def test_a_missing_intermediate_is_known_by_its_name_or_by_the_address_where_it_can_be_had(
+    postfix: Postfix, kind: str
 ) -> None:
     where = ("-H", "localhost", "-4", "--tls", "starttls", "--json")
     code = "certificate-chain-incomplete" if CHAIN_IS_KNOWN else "certificate-unknown-issuer"
-    report(check("smtp", *where, "-p", postfix.tls_port("aia")), "critical", code)
-    found = report(
-        check("smtp", *where, "-p", postfix.tls_port("intermediate_missing")), "critical", "certificate-unknown-issuer"
-    )
+    found = report(check("smtp", *where, "-p", postfix.tls_port(kind)), "critical", code)
+    assert found["tls"]["chain_complete"] is (False if CHAIN_IS_KNOWN else None)
+
+
+def test_an_issuer_that_nobody_knows_may_have_been_left_out_or_be_no_issuer_of_ours(
+    postfix: Postfix, ca: CertificateAuthority
+) -> None:
+    found = at_postfix(postfix, ca, "unknown_issuer", "starttls", "--json").json
+    assert [problem["code"] for problem in found["problems"]] == ["certificate-unknown-issuer"]
     assert found["tls"]["chain_complete"] is None
+    if CHAIN_IS_KNOWN:
+        assert "it is not trusted, or the chain is incomplete" in found["summary"]
 
 
 def test_a_certificate_for_more_names_than_a_report_has_is_good_for_the_last_of_them(ca: CertificateAuthority) -> None:

@@ -30,6 +30,48 @@ from .test_collection import MODULES, parsed, spellings
 
 pytestmark = pytest.mark.collection
 
+ROLES = sorted(path.name for path in (SOURCE / "roles").iterdir())
+
+
+def options_of(role: str) -> dict[str, Any]:
+    """The documented variables of a role."""
+    specs = parsed((SOURCE / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    found: dict[str, Any] = specs["main"]["options"]
+    return found
+
+
+# Documentation.
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_of_a_role_is_documented_with_its_default(role: str) -> None:
+    documented = options_of(role)
+    defaults = parsed((SOURCE / "roles" / role / "defaults" / "main.yml").read_text())
+    required = {name for name, option in documented.items() if option.get("required")}
+    assert set(documented) == set(defaults) | required
+    for name, option in documented.items():
+        assert name in required or "default" not in option or option["default"] == defaults[name], name
+        assert name in required or "default" in option or "{{" in str(defaults[name]), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_variables_in_the_examples_of_a_role_exist(role: str) -> None:
+    texts = re.findall(r"```yaml\n(.*?)```", (SOURCE / "roles" / role / "README.md").read_text(), re.DOTALL)
+    assert texts
+    for text in texts:
+        for play in parsed(text):
+            for entry in play["roles"]:
+                assert entry.pop("role") == f"mailprobe.checks.{role}"
+                assert set(entry) <= set(options_of(role))
+
+
+def test_ansible_shows_the_documentation_of_the_roles(ansible: Ansible) -> None:
+    done = ansible.command("ansible-doc", "--type=role", "--json", *(f"mailprobe.checks.{role}" for role in ROLES))
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    for role in ROLES:
+        assert set(shown[f"mailprobe.checks.{role}"]["entry_points"]["main"]["options"]) == set(options_of(role))
+
 
 # health
 

@@ -47,7 +47,10 @@ class Ran:
 
 
 def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], None]) -> Ran:
-    """Run all checks; `tell` hears of each as it ends. Ctrl-C (KeyboardInterrupt) ends the run with what is there."""
+    """Run all checks; `tell` hears of each as it ends. Ctrl-C (KeyboardInterrupt) ends the run with what is there.
+
+    The checks are taken out of `config`.
+    """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     faults: list[str] = []
     contexts = Contexts()
@@ -56,30 +59,35 @@ def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], Non
     jobs = [batch.Job(check.options.hostname.lower(), partial(_outcome, check, file)) for check in config.checks]
     outcomes: list[Outcome | None] = [None] * len(jobs)
     reason = ""
+    left = dict(enumerate(config.checks))
+    config.checks.clear()
     try:
         batched = batch.run(jobs, workers=limits.workers, per_key=limits.per_host, seconds=limits.deadline)
+        jobs.clear()  # what has ended is forgotten: of 10,000 checks, options and outcomes do not need memory at once
         with closing(batched) as ended:
             for done in ended:
                 if done.begun:
                     if isinstance(done.error, Unusable):
                         faults.append(str(done.error))
-                    outcome = done.value or _failed(config.checks[done.place], done.error)
+                    outcome = done.value or _failed(left[done.place], done.error)
                     outcomes[done.place] = outcome
+                    del left[done.place]
                     tell(outcome)
                 else:
                     reason = f"the deadline of {limits.deadline:g} s had passed"
     except KeyboardInterrupt:
         reason = "the run was interrupted"
     elapsed = time.monotonic() - clock
-    missed = [check.name for check, outcome in zip(config.checks, outcomes) if outcome is None]
+    for place, check in left.items():
+        outcomes[place] = _unknown(check, f"not run: {reason}")
     health = Health(
         config.title or f"Mail as seen from {socket.gethostname()}",
         started,
         elapsed,
-        [outcome or _unknown(check, f"not run: {reason}") for outcome, check in zip(outcomes, config.checks)],
-        [f"{len(missed)} of {len(jobs)} checks were not run: {reason}"] if missed else [],
+        [outcome for outcome in outcomes if outcome is not None],
+        [f"{len(left)} of {len(outcomes)} checks were not run: {reason}"] if left else [],
     )
-    return Ran(health, frozenset(missed), faults)
+    return Ran(health, frozenset(check.name for check in left.values()), faults)
 
 
 class Unusable(Exception):

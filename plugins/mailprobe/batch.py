@@ -43,17 +43,21 @@ def run(
     """Do all jobs, and tell of each exactly once, as it ends.
 
     At most `workers` run at once, and at most `per_key` of one key. After `seconds` what has not begun is not begun.
-    Leaving the iteration early (Ctrl-C, `close()`) begins nothing more and waits for nothing. Raises ValueError for
+    Leaving the iteration early (Ctrl-C, `close()`) begins nothing more and waits for nothing. A job that has ended is
+    forgotten, so that its memory is free when nobody else holds it. Raises ValueError for
     numbers below 1, RuntimeError when the system gives no thread at all.
     """
     if workers < 1 or per_key < 1:
         raise ValueError("workers and per_key are at least 1")
     end = None if seconds is None else time.monotonic() + seconds
-    plan = _Plan(jobs, per_key, end)
+    return _results(_Plan(jobs, per_key, end), workers)
+
+
+def _results(plan: _Plan[T], workers: int) -> Generator[Done[T], None, None]:
     ended: SimpleQueue[Done[T]] = SimpleQueue()
     try:
         _start_threads(min(workers, plan.width), plan, ended)
-        for dummy in jobs:
+        for dummy in range(plan.count):
             yield ended.get()
     finally:
         plan.stop()
@@ -73,8 +77,9 @@ def _start_threads(count: int, plan: _Plan[T], ended: SimpleQueue[Done[T]]) -> N
 
 def _work(plan: _Plan[T], ended: SimpleQueue[Done[T]]) -> None:
     """What each thread does until there is nothing left."""
-    while (place := plan.take()) is not None:
-        job = plan.jobs[place]
+    while (taken := plan.take()) is not None:
+        place, job = taken
+        del taken
         if plan.too_late:
             ended.put(Done(place, begun=False))
         else:
@@ -82,24 +87,25 @@ def _work(plan: _Plan[T], ended: SimpleQueue[Done[T]]) -> None:
                 ended.put(Done(place, job.work()))
             except BaseException as error:  # whatever it was, somebody waits for an answer
                 ended.put(Done(place, error=error))
-        plan.give_back(job.key)
+        key = job.key
+        del job  # and with it what the work holds
+        plan.give_back(key)
 
 
 class _Plan(Generic[T]):
     """Which job is next; shared by all threads."""
 
     def __init__(self, jobs: Sequence[Job[T]], per_key: int, end: float | None) -> None:
-        self.jobs = jobs
+        self.count = self._left = len(jobs)
         self._per_key = per_key
         self._end = end
-        self._waiting: dict[str, deque[int]] = {}
+        self._waiting: dict[str, deque[tuple[int, Job[T]]]] = {}
         for place, job in enumerate(jobs):
-            self._waiting.setdefault(job.key, deque()).append(place)
-        self.width = sum(min(per_key, len(places)) for places in self._waiting.values())
+            self._waiting.setdefault(job.key, deque()).append((place, job))
+        self.width = sum(min(per_key, len(row)) for row in self._waiting.values())
         """How many threads could ever be busy at once."""
         self._free = deque(self._waiting)  # the keys of which one more job may begin now, each once, in turns
         self._busy = dict.fromkeys(self._waiting, 0)
-        self._left = len(jobs)
         self._changed = threading.Condition()
 
     @property
@@ -107,21 +113,21 @@ class _Plan(Generic[T]):
         """Whether the time for beginning anything is over."""
         return self._end is not None and time.monotonic() >= self._end
 
-    def take(self) -> int | None:
-        """The place of the next job that may begin, waiting for one if need be; None when there is nothing left."""
+    def take(self) -> tuple[int, Job[T]] | None:
+        """The next job that may begin, and its place, waiting for one if need be; None when there is nothing left."""
         with self._changed:
             while self._left and not self._free:
                 self._changed.wait()
             if not self._left:
                 return None
             key = self._free.popleft()
-            place = self._waiting[key].popleft()
+            taken = self._waiting[key].popleft()
             self._left -= 1
             self._busy[key] += 1
             self._release(key)
             if not self._left:
                 self._changed.notify_all()
-            return place
+            return taken
 
     def give_back(self, key: str) -> None:
         """One of the key's jobs has ended."""

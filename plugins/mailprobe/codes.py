@@ -225,7 +225,8 @@ HINTS: Mapping[Code, str] = {
     Code.CAPABILITY_MISSING: "The server does not offer what it must: a module that is not loaded, another version, or"
     " a proxy in between that takes it out.",
     Code.CAPABILITY_NOT_REFUSED: "The server offers what it must not: switch it off where the service is configured.",
-    Code.PLAINTEXT_LOGIN_NOT_REFUSED: "Users may send their passwords in clear. Demand TLS before login: Postfix:"
+    Code.PLAINTEXT_LOGIN_NOT_REFUSED: "Logins are possible where everybody on the way can read along, and most programs"
+    " send the password. Demand TLS before login: Postfix:"
     " smtpd_tls_auth_only, Dovecot: ssl=required or disable_plaintext_auth, Cyrus: allowplaintext: no.",
     Code.TLS_NOT_REFUSED: "The server still speaks an old version of TLS: raise its minimum (Postfix:"
     " smtpd_tls_protocols, Dovecot: ssl_min_protocol, Exim: openssl_options).",

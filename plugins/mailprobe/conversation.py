@@ -69,6 +69,8 @@ class Conversation(Speech, ABC):
         """The server's certificates, once there is TLS."""
         self.ended_at: Stage | None = None
         """The stage of the finding with which there was no going on; None where there was."""
+        self.login_refused = False
+        """Whether another address has refused this login, so that it is not tried again."""
         self._context = context
         self._stage = Stage.CONNECT
 

@@ -27,6 +27,9 @@ def log_in(
     """
     options = conversation.options
     with conversation.stage(Stage.AUTH):
+        if conversation.login_refused:
+            words = "the login was refused at another address, and is not tried again: that could lock the account"
+            raise Unfinished(Code.AUTH_REJECTED, words)
         try:
             _try(conversation, facts, own or {})
         except Unfinished as unfinished:

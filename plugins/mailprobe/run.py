@@ -32,6 +32,14 @@ def new_report(options: PromiseOptions, facts: F) -> Report[F]:
     return Report(options.protocol, options.hostname, options.effective_port, facts, options.states)
 
 
+def overrun(options: PromiseOptions, facts: F) -> Report[F]:
+    """The report of a run that did not end by itself: what took so long is on this host, and not in any stage."""
+    report = new_report(options, facts)
+    report.elapsed = options.timeout
+    report.find(Code.TIMEOUT, Stage.COMMAND, f"the run did not end in {options.timeout:g} s")
+    return report
+
+
 def hold(
     dialect: type[C],
     options: PromiseOptions,
@@ -54,12 +62,15 @@ def hold(
     if options.all_addresses:
         with dialect(report, options, deadline, None) as resolving:
             candidates = resolving.resolve()
+            refused = False
             for place, candidate in enumerate(candidates):
                 part = report.blank()
                 part.address = candidate.ip
                 share = Deadline(max(deadline.left(), 0.0) / (len(candidates) - place))
                 report.addresses.append(part)
-                secrets |= _Visit(dialect, part, options, share, [candidate]).hold(talk, wanted, afterwards)
+                visit = _Visit(dialect, part, options, share, [candidate], login_refused=refused)
+                secrets |= visit.hold(talk, wanted, afterwards)
+                refused = refused or (part.facts.login == "refused" and not options.expect_login_refused)
             report.gather()
     else:
         secrets |= _Visit(dialect, report, options, deadline, None).hold(talk, wanted, afterwards)
@@ -79,12 +90,14 @@ class _Visit(Generic[C]):
         options: PromiseOptions,
         deadline: Deadline,
         candidates: list[Candidate] | None,
+        login_refused: bool = False,
     ) -> None:
         self._dialect = dialect
         self._report = report
         self._options = options
         self._deadline = deadline
         self._candidates = candidates
+        self._login_refused = login_refused
         self._secrets = set(options.secrets)
         self._peer: tls.Peer | None = None
 
@@ -120,6 +133,7 @@ class _Visit(Generic[C]):
         conversation = self._dialect(
             report, self._options, self._deadline, context, self._candidates, inspecting=inspecting
         )
+        conversation.login_refused = self._login_refused
         try:
             with conversation:
                 yield conversation

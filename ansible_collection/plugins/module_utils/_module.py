@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._mailprobe.options import Declaration, Options, UsageError, declarations, option, read
 from ._mailprobe.report import Facts, Problem, Report
+from ._mailprobe.run import overrun
 
 # How long after its time limit a run that does not end by itself is ended; a user's regular expression can do that.
 OVERRUN_SECONDS = 0.4
@@ -95,8 +96,11 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
     try:
         expectations = read(Expectations, expected)
         wanted = read(options, given)
-        with _ended_after(given["timeout"] + OVERRUN_SECONDS):
-            report = probe(wanted)
+        try:
+            with _ended_after(given["timeout"] + OVERRUN_SECONDS):
+                report = probe(wanted)
+        except socket.timeout:  # outside of any stage
+            report = overrun(wanted, facts())
     except UsageError as error:
         blank = Report(module._name.rpartition(".")[2], str(given["host"]), given["port"], facts())
         module.fail_json(msg=str(error), **_result(blank, []))

@@ -19,7 +19,7 @@ from ansible_collections.mailprobe.checks.plugins.modules import pop3, smtp
 
 
 class Server:
-    """Says a greeting, answers every line with the same words, and keeps what it heard."""
+    """Says a greeting, answers every line but QUIT with the same words, and keeps what it heard."""
 
     def __init__(self, greeting: str, answer: str) -> None:
         self.greeting, self.answer = greeting, answer
@@ -45,7 +45,7 @@ class Server:
             lines.flush()
             for line in lines:
                 self.heard.append(line.decode().rstrip())
-                lines.write(self.answer.encode() + b"\r\n")
+                lines.write((b"221 bye" if line == b"QUIT\r\n" else self.answer.encode()) + b"\r\n")
                 lines.flush()
 
 
