@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import ssl
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ from mailprobe import imap, pop3, sieve, smtp
 from mailprobe.codes import Code
 from mailprobe.options import Options
 from mailprobe.report import Report
+from nagios_checks.report import patterns
 
-from .running import NOISE_SECONDS, check
+from .running import check, run
 from .scripted import Script, Scripted
 
 # Before the go-ahead for TLS, that itself, what is injected behind it, and the sane conversation inside TLS. The
@@ -138,4 +142,37 @@ def test_a_regular_expression_that_does_not_end_is_a_timeout() -> None:
     assert outcome.state == "critical"
     assert "[timeout]" in outcome.first_line
     assert "command_time" in outcome.perfdata()
-    assert outcome.seconds < 2 + NOISE_SECONDS
+    assert float(outcome.perfdata()["time"].partition("s")[0]) < 2
+
+
+def test_a_regular_expression_that_does_not_end_holds_no_other_check_of_a_report_up(tmp_path: Path) -> None:
+    sane = Script.read(
+        "S: 220 ready\nC: EHLO *\nS: 250 mx\nC: NOOP\nS: 250 aaa\nC: RSET\nS: 250 b\nC: QUIT\nS: 221 bye\n"
+    )
+    with Scripted(SLOW_TO_MATCH) as slow, Scripted(sane) as other:
+        checks = tmp_path / "checks.yaml"
+        checks.write_text(
+            "checks:\n"
+            f"- {{name: slow, protocol: smtp, host: 127.0.0.1, port: {slow.port}, timeout: 1, command: [NOOP],"
+            f" response: ['{CATASTROPHE}']}}\n"
+            f"- {{name: other, protocol: smtp, host: 127.0.0.1, port: {other.port}, command: [NOOP, RSET],"
+            f" response: ['{CATASTROPHE}', '^250 c']}}\n"
+        )
+        outcome = run([sys.executable, "-m", "nagios_checks.cli", "report", str(checks), "--format", "json"])
+    states = {
+        each["name"]: (each["state"], [found["code"] for found in each["findings"]]) for each in outcome.json["checks"]
+    }
+    assert states == {"slow": ("critical", ["timeout"]), "other": ("critical", ["command-unexpected-reply"])}
+
+
+def test_a_search_in_a_process_finds_what_a_search_here_does() -> None:
+    for pattern, text in (
+        ("^25[02]", "250 ok"),
+        ("^25[02]", "550 no"),
+        ("ü.$", "a\nxü|"),
+        ("(?i)OK", "250 ok"),
+        ("", ""),
+    ):
+        assert patterns.search(pattern, text, 10) == bool(re.search(pattern, text))
+    with pytest.raises(socket.timeout):
+        patterns.search(CATASTROPHE, f"250 {'a' * 60}b", 0.3)

@@ -19,11 +19,13 @@ from mailprobe import batch
 from mailprobe.options import UsageError
 from mailprobe.report import Problem
 from mailprobe.run import new_report
+from mailprobe.smtp import SmtpOptions
 from mailprobe.text import printable
 from mailprobe.tls import Contexts
 
 from ..common import build
 from ..present import MAX_STATUS
+from . import patterns
 from .outcome import Finding, Health, Measurement, Outcome
 from .plan import Config, Planned
 
@@ -56,6 +58,8 @@ def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], Non
     contexts = Contexts()
     for check in config.checks:
         check.options.share(contexts)
+        if isinstance(check.options, SmtpOptions):
+            check.options.search_by(patterns.search)
     jobs = [batch.Job(check.options.hostname.lower(), partial(_outcome, check, file)) for check in config.checks]
     outcomes: list[Outcome | None] = [None] * len(jobs)
     reason = ""

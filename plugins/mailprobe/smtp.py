@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from typing import Callable, ClassVar
 
 from . import smtp_promises
 from .codes import Code, Severity, Stage
@@ -27,6 +28,10 @@ MAX_RESPONSE = 4096
 LMTP_PORT = 24
 # What the conversation itself says, and what would deliver, leak or derail when said in between.
 RESERVED_COMMANDS = frozenset({"AUTH", "BDAT", "DATA", "EHLO", "HELO", "LHLO", "QUIT", "STARTTLS", "TURN", "ETRN"})
+
+
+# Whether an expression is found in a text, in so many seconds; raises `socket.timeout` when they do not do.
+Search = Callable[[str, str, float], bool]
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,15 @@ class SmtpOptions(PromiseOptions):
                     "response", f"value {place}: {shown(pattern)} is no regular expression: {error}"
                 ) from None
 
+    @cached_property
+    def search(self) -> Search:
+        """How the {response} to a command is looked for."""
+        return _search
+
+    def search_by(self, search: Search) -> None:
+        """Search in another way. On a thread, the usual one holds up all others, and no alarm ends it."""
+        vars(self)["search"] = search
+
     @property
     def protocol(self) -> str:
         """`smtp` or `lmtp`."""
@@ -203,7 +217,8 @@ def _talk(smtp: Smtp, options: SmtpOptions, facts: SmtpFacts) -> None:
         return  # Without a good certificate no login, and nothing of what would come after it.
     for place, command in enumerate(options.command):
         with smtp.stage(Stage.COMMAND):
-            _say_command(smtp, command, options.response[place] if place < len(options.response) else None, facts)
+            pattern = options.response[place] if place < len(options.response) else None
+            _say_command(smtp, options, command, pattern, facts)
     if options.mail_from is not None or options.rcpt_to:
         _transact(smtp, options, facts)
 
@@ -228,10 +243,14 @@ def _try_to_relay(smtp: Smtp, options: SmtpOptions) -> None:
         smtp.ask("RSET", 250)
 
 
-def _say_command(smtp: Smtp, command: str, pattern: str | None, facts: SmtpFacts) -> None:
+def _search(pattern: str, text: str, dummy: float) -> bool:
+    return re.search(pattern, text) is not None
+
+
+def _say_command(smtp: Smtp, options: SmtpOptions, command: str, pattern: str | None, facts: SmtpFacts) -> None:
     reply = smtp.ask(command)
     heard = "\n".join(reply.lines)[:MAX_RESPONSE]
-    good = 200 <= reply.code < 300 if pattern is None else re.search(pattern, heard) is not None
+    good = 200 <= reply.code < 300 if pattern is None else options.search(pattern, heard, smtp.seconds_left())
     facts.commands.append(Command(command, good, reply.code, reply.enhanced, reply.text))
     if good and smtp.our_turn:
         return
