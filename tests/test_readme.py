@@ -50,5 +50,16 @@ def test_the_file_of_checks_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
     assert (ended.code, ended.errors) == (0, "")
 
 
+def test_the_figures_of_reliability_are_there_and_say_that_all_verdicts_were_right() -> None:
+    figures = README.read_text(encoding="utf-8").partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
+    rows = re.findall(r"^\| (.+?) \| ([0-9]+) \| ([0-9]+) \|$", figures, re.MULTILINE)
+    assert len(rows) == 4
+    for name, tried, right in rows:
+        assert tried == right, name
+    overrun, peak = re.findall(r"was ([0-9.]+) s.* had ([0-9]+) MiB", figures, re.DOTALL)[0]
+    assert float(overrun) < 1
+    assert int(peak) < 96
+
+
 if __name__ == "__main__":
     README.write_text(CODES.sub(lambda dummy: table_of_codes(), README.read_text(encoding="utf-8")), encoding="utf-8")
