@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .canary import CANARY, LONG_TOKEN, TOKEN, leaks
-from .running import NOISE_SECONDS, Outcome
+from .running import Outcome
 from .scripted import Script, Scripted
 
 DEFAULT_TIMEOUT = 5.0
+# What a process may take beyond what it says itself, with all processors busy: the start of a Python and its end.
+BUSY_SECONDS = 4.0
 SIEVE_SCRIPT = 'require "fileinto";\r\nfileinto "INBOX.mailprobe";\r\n'
 
 
@@ -48,7 +50,7 @@ def bounded_clean_and_secret(outcome: Outcome, given: list[str]) -> None:
     timeout = float(given[given.index("--timeout") + 1])
     took = float(outcome.perfdata()["time"].partition("s")[0])
     assert took < timeout + 1, "longer than the time limit and a second"
-    assert outcome.seconds < timeout + 1 + NOISE_SECONDS, "longer than that, and it does not tell"
+    assert outcome.seconds < timeout + 1 + BUSY_SECONDS, "longer than that, and it does not tell"
     assert outcome.peak_mib < 96
     assert outcome.errors == ""
     assert len(outcome.output) < 20_000

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # A run that does not end by itself is killed after its own time limit and this much, and that is a failure.
 WATCHDOG_SECONDS = 20
 # What a busy machine may take to start a Python, beyond what the probe promises.
-NOISE_SECONDS = 4
+NOISE_SECONDS = 1
 
 # The Monitoring Plugins' guidelines: 'label'=value[UOM];[warn];[crit];[min];[max]
 PERFDATUM = re.compile(r"\w+=-?[0-9]+(\.[0-9]+)?(s|B|%|c)?(;[^; ]*){0,4}")
