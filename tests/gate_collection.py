@@ -21,6 +21,8 @@ from .servers.certificates import CertificateAuthority
 from .servers.dovecot import PASSWORD, READER, Dovecot
 from .servers.postfix import Postfix
 
+pytestmark = pytest.mark.gate
+
 # What ansible-test makes once for all: its own virtual environments, by the ansible-core.
 KEPT = REPOSITORY / "tests" / ".gate"
 ENVIRONMENTS = {path.name.rpartition("-")[2]: path for path in (REPOSITORY / "tests").glob(".venv-ansible-*")}

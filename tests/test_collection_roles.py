@@ -138,7 +138,7 @@ def test_health_passes_on_servers_that_work_and_returns_their_reports(
     assert list((ansible.directory / "home").glob(".ansible_async/*")) == []
 
 
-@pytest.mark.parametrize("parallel", [1, 8])
+@pytest.mark.parametrize("parallel", [pytest.param(1, marks=pytest.mark.gate), 8])
 def test_health_names_every_failure_with_the_servers_words_and_a_hint(
     ansible: Ansible, good_checks: list[dict[str, Any]], postfix: Postfix, parallel: int
 ) -> None:
@@ -188,7 +188,7 @@ S: 220 mx.example.org ESMTP
 """
 
 
-@pytest.mark.parametrize("parallel", [1, 8])
+@pytest.mark.parametrize("parallel", [pytest.param(1, marks=pytest.mark.gate), 8])
 def test_health_asks_again_only_those_that_failed(ansible: Ansible, parallel: int) -> None:
     with Scripted(UNTIL_THE_SECOND) as late, Scripted(AT_ONCE) as early:
         checks = [
@@ -253,7 +253,7 @@ def test_health_in_check_mode_asks_and_leaves_nothing_behind(
     assert len(postfix.delivered()) == before
 
 
-@pytest.mark.parametrize("parallel", [1, 8])
+@pytest.mark.parametrize("parallel", [pytest.param(1, marks=pytest.mark.gate), 8])
 def test_health_shows_no_password_however_much_it_says(
     ansible: Ansible, postfix: Postfix, dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path, parallel: int
 ) -> None:
@@ -363,6 +363,7 @@ def test_defaults_go_to_the_modules_that_have_the_option(ansible: Ansible, dovec
     assert "2 checks: all is well" in done.stdout
 
 
+@pytest.mark.gate
 def test_health_asks_for_several_hosts_from_one(ansible: Ansible, dovecot: Dovecot, tmp_path: Path) -> None:
     play = {
         "hosts": "all",
@@ -516,6 +517,7 @@ def test_monitoring_is_set_up_once_and_check_mode_is_right_before_and_after(host
     assert host.files() == files
 
 
+@pytest.mark.gate
 def test_monitoring_installs_again_what_has_changed(host: Host, wheel: Path, tmp_path: Path) -> None:
     copy = tmp_path / wheel.name
     shutil.copy(wheel, copy)
@@ -531,7 +533,8 @@ def test_monitoring_installs_again_what_has_changed(host: Host, wheel: Path, tmp
     assert "changed=0" in recap(host.set_up())
 
 
-def test_the_units_of_systemd_are_correct_and_run_the_report(host: Host) -> None:
+@pytest.mark.gate
+def test_systemd_and_cron_run_the_report_with_definitions_that_it_accepts(host: Host) -> None:
     recap(host.set_up(monitoring_calendar="Mon..Fri *-*-* 08:00:00"))
     service = (host.units / "mailprobe-report.service").read_text()
     (start,) = (line for line in service.splitlines() if line.startswith("ExecStart="))
@@ -544,19 +547,15 @@ def test_the_units_of_systemd_are_correct_and_run_the_report(host: Host) -> None
     complaints = [line for line in done.stderr.splitlines() if "mailprobe-report" in line]
     assert complaints == []
 
-
-def test_the_entry_of_cron_runs_the_report_and_quotes_its_words(host: Host) -> None:
+    # The same by cron; what systemd has stays.
     recap(host.set_up(monitoring_timer="cron", monitoring_cron_schedule="5 * * * *"))
     entry = (host.root / "cron").read_text().splitlines()[-1]
     user = pwd.getpwuid(os.getuid()).pw_name
     assert entry.startswith(f"5 * * * * {user} '{host.venv}/bin/mailprobe' report {host.config} --format text")
     assert f"--output {host.state}/report.html".replace("%", r"\%") in entry
     assert (host.root / "cron").read_text().endswith("\n")
-    assert list(host.units.iterdir()) == []
 
-
-def test_definitions_that_the_report_does_not_accept_do_not_replace_those_that_are_there(host: Host) -> None:
-    recap(host.set_up())
+    # Definitions that the report does not accept do not replace those that are there.
     good = host.config.read_text()
     command = host.venv / "bin" / "mailprobe"
     command.write_text("#!/bin/sh\necho \"checks.yaml, line 1: no option 'hots'\"\nexit 3\n")
@@ -577,6 +576,7 @@ def test_monitoring_says_what_is_missing_or_wrong(host: Host) -> None:
 # Playbooks.
 
 
+@pytest.mark.gate
 def test_after_deployment_passes_and_names_what_does_not_work(
     ansible: Ansible, good_checks: list[dict[str, Any]], postfix: Postfix
 ) -> None:
@@ -593,6 +593,7 @@ def test_after_deployment_passes_and_names_what_does_not_work(
     assert "the postmaster: localhost:" in done.stdout
 
 
+@pytest.mark.gate
 def test_a_rolling_restart_waits_for_each_server_and_stops_at_one_that_does_not_answer(
     ansible: Ansible, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
@@ -636,6 +637,7 @@ def test_a_rolling_restart_waits_for_each_server_and_stops_at_one_that_does_not_
             server.stop()
 
 
+@pytest.mark.gate
 def test_the_survey_of_certificates_shows_the_first_to_expire_on_top(
     ansible: Ansible, postfix: Postfix, dovecot: Dovecot, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
