@@ -11,9 +11,10 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from functools import lru_cache
+from typing import Any, Callable
 
 from .codes import Code
 from .report import Certificate, Report, Tls
@@ -25,6 +26,9 @@ MAX_NAMES = 100
 MAX_NAME = 256
 # As many certificates of a chain are read; sane ones have two or three.
 MAX_CHAIN = 10
+# How many certificates are kept as they were read: the checks of a run often meet the same, and issuers even more so.
+# It is their octets that they are known by, so nothing of one run can show in another.
+MAX_KNOWN = 256
 # What Mozilla's and OpenSSL's (level 2) rules ask for: 112 bits of security (NIST SP 800-57 5.6.1).
 MIN_BITS = {"RSA": 2048, "DSA": 2048, "EC": 224}
 WEAK_HASHES = ("md2", "md4", "md5", "sha1")
@@ -61,17 +65,15 @@ def _judge_the_chain(peer: Peer, report: Report[Any]) -> list[int]:
 
     Returns the places of those that lead there.
     """
-    from cryptography import x509
-
     if not peer.sent:
         return [0]  # Python 3.9 tells of the first certificate only.
-    sent = [x509.load_der_x509_certificate(der) for der in peer.sent[:MAX_CHAIN]]
+    sent = [_parsed(der) for der in peer.sent[:MAX_CHAIN]]
     session = report.tls
     session.chain_in_order = all(child.issuer == parent.subject for child, parent in zip(sent, sent[1:]))
     path = _path(sent)
     if peer.verified:
         # What leads to the trusted authority, and was not among what was sent, must be that authority itself.
-        missing = [x509.load_der_x509_certificate(der) for der in peer.verified if der not in peer.sent]
+        missing = [_parsed(der) for der in peer.verified if der not in peer.sent]
         session.chain_complete = all(_is_self_signed(each) for each in missing)
         path = [each for each, der in zip(sent, peer.sent) if der in peer.verified] or path
     elif _is_self_signed(path[-1]):
@@ -160,17 +162,35 @@ def matches(names: Sequence[str], wanted: str) -> bool:
     return str(address) in names
 
 
-def _from_der(der: bytes, notes: list[str]) -> Certificate:
+@lru_cache(maxsize=MAX_KNOWN)
+def _parsed(der: bytes) -> Any:
     from cryptography import x509
 
-    parsed = x509.load_der_x509_certificate(der)
-    facts = Certificate(fingerprint_sha256=_fingerprint(der))
-    for read_one in (_read_times, _read_subject, _read_issuer, _read_names, _read_key, _read_signature):
-        try:
-            read_one(parsed, facts)
-        except Exception as error:  # each fact by itself: a strange name must not cost the date
-            notes.append(f"the certificate cannot be read in full: {printable(str(error), limit=200)}")
+    return x509.load_der_x509_certificate(der)
+
+
+def _from_der(der: bytes, notes: list[str]) -> Certificate:
+    known, faults = _lasting(der)
+    facts = replace(known, names=[*known.names])
+    notes += [*_read(_read_times, _parsed(der), facts), *faults]
     return facts
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _lasting(der: bytes) -> tuple[Certificate, tuple[str, ...]]:
+    """What a certificate says whenever it is read, and notes of what it says in no readable way."""
+    facts = Certificate(fingerprint_sha256=_fingerprint(der))
+    readers = (_read_subject, _read_issuer, _read_names, _read_key, _read_signature)
+    return facts, tuple(note for reader in readers for note in _read(reader, _parsed(der), facts))
+
+
+def _read(reader: Callable[[Any, Certificate], None], parsed: Any, facts: Certificate) -> list[str]:
+    """Read some facts by themselves, since a strange name must not cost the date; returns notes of what is wrong."""
+    try:
+        reader(parsed, facts)
+    except Exception as error:
+        return [f"the certificate cannot be read in full: {printable(str(error), limit=200)}"]
+    return []
 
 
 def _fingerprint(der: bytes) -> str:
