@@ -24,6 +24,8 @@ import pytest
 from nagios_checks.demo import USER
 from nagios_checks.demo.host import DemoError, DemoHost
 
+pytestmark = pytest.mark.once
+
 MAIL = "Subject: hello\r\n\r\nIt works.\r\n"
 
 

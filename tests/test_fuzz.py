@@ -18,6 +18,8 @@ from .fuzz.wire import SEGMENT, TURN
 from .mutation import CONVERSATIONS
 from .scripted import Script
 
+pytestmark = pytest.mark.once
+
 CORPUS = Path(target.__file__).parent / "corpus"
 PROTOCOLS = sorted(target.ASKS)
 

@@ -19,6 +19,8 @@ from .browser import Browser
 from .outcomes import demo_outcomes, health, outcome, past
 from .scripted import Scripted
 
+pytestmark = pytest.mark.once
+
 PHONE = 360  # CSS pixels; the narrowest phones that are still about
 MARKUP = '<script>window.ran=1</script> "><img src=x onerror=window.ran=1>'
 EVIL = f"S: 220 {MARKUP} {'x' * 400}\nC: EHLO *\nS: 550 {MARKUP} {'x' * 400}\n== any\n"

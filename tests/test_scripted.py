@@ -16,6 +16,8 @@ import trustme
 
 from tests.scripted import Script, Scripted, ScriptError, unescape
 
+pytestmark = pytest.mark.once
+
 CONVERSATIONS = sorted((Path(__file__).parent / "conversations").rglob("*.txt"))
 
 

@@ -19,6 +19,8 @@ from .servers import AWKWARD_USER, DOMAIN, LOGINS, Login, loopback_addresses, sa
 from .servers.dovecot import FULL, MECHANISMS, SMALL, SMALL_BYTES
 from .servers.nsd import NOBODY, NameServer
 
+pytestmark = pytest.mark.once
+
 USER = f"user@{DOMAIN}"
 SENDER = "probe@elsewhere.example"
 STRANGER = "user@elsewhere.example"

@@ -14,6 +14,8 @@ from .servers.dovecot import TLS_SERVICES as DOVECOT_SERVICES
 from .servers.issuing import AIA_URL, KINDS
 from .servers.tls_services import ANY_CIPHER, TLS_FROM, TLS_ONLY, VERSIONS, OpensslServer
 
+pytestmark = pytest.mark.once
+
 # What openssl says of certificates with which something is wrong; of all others it says OK.
 FAULTS = {
     "expired": "certificate has expired",

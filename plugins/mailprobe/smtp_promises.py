@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ SMUGGLED_ENDS = {
 }
 # As many names or addresses are told; a hostile zone has more, and long ones.
 MAX_TOLD = 5
+# With less time than this there is no use in asking a name server, and no saying that it did not answer.
+MIN_SECONDS = 0.1
 # What comes behind, which is no command; were the message over, the server would answer it.
 _REST = "This line is part of the message."
 
@@ -89,6 +92,8 @@ def judge_names(options: SmtpOptions, report: Report[Any], deadline: Deadline) -
         return
     told = (report.facts.banner or "").partition(" ")[0].rstrip(".").lower()
     try:
+        if deadline.left() < MIN_SECONDS:
+            raise socket.timeout("no time left")
         resolver = Resolver(options.nameserver, deadline)
         pointers = [name.lower() for name in names(report.address, resolver)]
         words = _disagreement(told, pointers, report.address, resolver)
