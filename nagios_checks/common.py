@@ -354,24 +354,29 @@ def main(spec: CheckSpec, argv: list[str] | None = None) -> NoReturn:
     # filter is the process's and the core runs on threads.
     warnings.simplefilter("ignore")
     try:
-        with _stopped_by_signals():
-            code, output = _run(spec, arguments)
-    except Misuse as misuse:
-        code, output = EXIT_UNKNOWN, _unknown(spec, str(misuse), limit=1000)
-    except KeyboardInterrupt as stopped:
-        code, output = EXIT_UNKNOWN, _unknown(spec, f"the check was stopped by {stopped or 'SIGINT'}")
-    except (OSError, MemoryError) as error:  # no descriptors, no memory
-        code, output = EXIT_UNKNOWN, _unknown(spec, f"trouble on this host, not the server's: {_told(error)}")
-    except Exception as error:  # our own bug
-        code, output = EXIT_UNKNOWN, _unknown(spec, f"internal error, please report it: {_told(error)}")
+        code, output = _ended(spec, arguments)
+    except MemoryError:  # there was not even enough to say so
+        code, output = EXIT_UNKNOWN, "UNKNOWN - this host has no memory left\n"
     if not _write(output):
         # What is still buffered would fail again when Python ends, and that makes exit code 120.
         os._exit(code)
     sys.exit(code)
 
 
-def _unknown(spec: CheckSpec, words: str, limit: int = 300) -> str:
-    return f"{spec.name.upper()} UNKNOWN - {printable(words, limit=limit)}\n"
+def _ended(spec: CheckSpec, arguments: list[str]) -> tuple[int, str]:
+    """The exit code and the output of a run, however it ended."""
+    try:
+        with _stopped_by_signals():
+            return _run(spec, arguments)
+    except Misuse as misuse:
+        words, limit = str(misuse), 1000
+    except KeyboardInterrupt as stopped:
+        words, limit = f"the check was stopped by {stopped or 'SIGINT'}", 300
+    except (OSError, MemoryError) as error:  # no descriptors, no memory
+        words, limit = f"trouble on this host, not the server's: {_told(error)}", 300
+    except Exception as error:  # our own bug
+        words, limit = f"internal error, please report it: {_told(error)}", 300
+    return EXIT_UNKNOWN, f"{spec.name.upper()} UNKNOWN - {printable(words, limit=limit)}\n"
 
 
 def _told(error: BaseException) -> str:
