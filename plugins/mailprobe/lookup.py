@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ class Resolver:
             )
         except dns.resolver.NXDOMAIN:
             raise Unfinished(Code.NAME_UNKNOWN, f"no such name: {name} ({self.name})") from None
-        except dns.exception.Timeout:
+        except (dns.exception.Timeout, socket.timeout):
             raise Unfinished(Code.RESOLVER_FAILED, f"no answer from {self.name} to the question for {name}") from None
         except dns.exception.DNSException as error:
             words = " ".join(str(error).split()) or type(error).__name__
