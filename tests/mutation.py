@@ -61,6 +61,11 @@ class Mutant:
     script: Script
 
     @property
+    def leaves_after(self) -> bool:
+        """Whether the server goes when all was done, so that only the farewell fails."""
+        return self.last and self.mutation == CUT_AFTER
+
+    @property
     def name(self) -> str:
         """Such as `smtp/ok-message-sent: silence instead of reply 3 '250 2.1.5 Ok'`."""
         first = self.reply.partition(CRLF)[0].decode("utf-8", "backslashreplace")
@@ -98,6 +103,7 @@ def _too_early(protocol: str, reply: bytes) -> list[Step]:
     return _said(AGREEMENTS[protocol] + CRLF + reply)
 
 
+CUT_AFTER = "cut after it"
 MUTATIONS: dict[str, Spoil] = {
     "refused": _line_of(REFUSALS),
     "refused for now": _line_of(DEFERRALS),
@@ -110,7 +116,7 @@ MUTATIONS: dict[str, Spoil] = {
     "reset instead": lambda protocol, reply: _said(b"", "reset"),
     "cut in mid line": lambda protocol, reply: _said(reply[: reply.index(CRLF) // 2 + 1], "cut"),
     "cut before the line end": lambda protocol, reply: _said(reply[: -len(CRLF)], "cut"),
-    "cut after it": lambda protocol, reply: _said(reply, "cut"),
+    CUT_AFTER: lambda protocol, reply: _said(reply, "cut"),
     "flood of lines": lambda protocol, reply: [Step("flood", reply, FLOOD_MIB)],
     "flood without an end": lambda protocol, reply: [Step("flood", b"x", FLOOD_MIB)],
     "said twice": lambda protocol, reply: _said(reply + reply),

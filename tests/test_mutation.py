@@ -43,7 +43,7 @@ LEGAL = (
     Legal("said twice", r"imap/.*, reply 0 '\* OK ", "an untagged response may come at any time (RFC 9051 5.3)"),
     Legal(
         "refused",
-        r"pop3/(.*, reply 1|.*without-capa: .*, reply 3) ",
+        r"pop3/(.*, reply 1|.*starttls-without-capa: .*, reply 3) ",
         "CAPA is optional (RFC 2449 5): the login is by USER",
     ),
 )
@@ -53,7 +53,7 @@ def why_legal(mutant: Mutant) -> str | None:
     """Why a mutant may be OK; None when it must not."""
     if mutant.farewell:
         return "a failed farewell is no failure of the service"
-    if mutant.last and mutant.mutation == "cut after it":
+    if mutant.leaves_after:
         return "all was done, and only the farewell fails"
     found = (each for each in LEGAL if each.mutation == mutant.mutation and re.search(each.where, mutant.name))
     return next((each.why for each in found), None)
