@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -129,7 +130,8 @@ def _is_measured(metric: nagiosplugin.Metric) -> bool:
 
 
 def _measurement(metric: nagiosplugin.Metric) -> Measurement:
-    return Measurement(metric.name, float(metric.value), metric.uom or "")
+    # Thousands of checks measure the same few things.
+    return Measurement(sys.intern(metric.name), float(metric.value), metric.uom or "")
 
 
 def _failed(planned: Planned, error: BaseException | None) -> Outcome:
