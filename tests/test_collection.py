@@ -156,7 +156,7 @@ def test_every_returned_key_is_documented_with_its_type_and_the_other_way_round(
     documented = returns(module)
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
     blank.pop("transcript")
-    assert list(documented) == ["msg", "state", *blank, "unmet", "transcript"]
+    assert list(documented) == ["msg", "state", "healthy", *blank, "unmet", "transcript"]
     assert documented_shape(documented["facts"]) == declared_shape(FACTS[module])
     assert documented_shape(documented["tls"]) == declared_shape(Tls)
     assert documented_shape(documented["certificate"]) == declared_shape(Certificate)
@@ -390,11 +390,11 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     ).results
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
     for found in (good, bad, unusable):
-        assert set(blank) | {"state", "msg", "unmet", "changed", "failed"} <= set(found)
+        assert set(blank) | {"state", "healthy", "msg", "unmet", "changed", "failed"} <= set(found)
         assert set(found["facts"]) == set(blank["facts"])
         assert found["protocol"] == module
         assert found["changed"] is False
-    assert set(good) - set(blank) - {"warnings"} == {"state", "msg", "unmet", "changed", "failed"}
+    assert set(good) - set(blank) - {"warnings"} == {"state", "healthy", "msg", "unmet", "changed", "failed"}
     assert (good["state"], good["failed"], good["msg"]) == ("ok", False, f"localhost:{there} works")
     assert good["facts"]["banner"]
     assert good["facts"]["capabilities"]
@@ -419,7 +419,7 @@ def test_what_a_play_expects_is_judged_by_the_module(
         {**good, "max_seconds": -1},
     ).results
     assert (met["failed"], met["unmet"]) == (False, [])
-    assert slow["failed"] is True
+    assert (slow["failed"], slow["healthy"], met["healthy"], warned["healthy"]) == (True, False, True, True)
     assert re.fullmatch(r"the run took [0-9.]+ s, more than 0 \(max_seconds\)", slow["unmet"][0])
     assert slow["unmet"][0] in slow["msg"]
     assert slow["state"] == "ok"
@@ -428,7 +428,7 @@ def test_what_a_play_expects_is_judged_by_the_module(
     assert any("expires in 89 days, fewer than 365" in warning for warning in warned["warnings"])
     assert unknown["unmet"] == ["the expiry of the certificate of 127.0.0.1 is not known (min_certificate_days)"]
     assert wrong["msg"] == "max_seconds: '-1.0' is less than 0"
-    assert wrong["unmet"] == []
+    assert (wrong["unmet"], wrong["state"], wrong["healthy"]) == ([], "unknown", False)
 
 
 def test_a_folder_that_is_missing_fails_and_the_others_are_measured(

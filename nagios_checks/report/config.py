@@ -14,6 +14,7 @@ from typing import Any, Union
 from mailprobe.families import MEANINGLESS, PromiseOptions
 from mailprobe.options import Declaration, UsageError, declarations, read, spell
 from mailprobe.text import printable
+from mailprobe.tls import Contexts
 
 from ..arguments import Misuse, ranges
 from ..common import TLS_METRICS, CheckSpec
@@ -329,7 +330,9 @@ def _plain(value: Any) -> str:
 
 def unusable(config: Config, file: str) -> Iterator[Fault]:
     """What `--check-config` looks at beyond the file: secrets, and the files that options name."""
+    contexts = Contexts()
     for check in config.checks:
+        check.options.share(contexts)
         if check.fault is not None:
             yield check.fault
         try:

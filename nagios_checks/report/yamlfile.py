@@ -8,6 +8,7 @@ counted.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -156,6 +157,7 @@ class _Reader:
                 raise Malformed(line, "a key is a text: put it in quotes")
             if key in table.lines:
                 raise Malformed(line, f"{printable(key, limit=80)} is given twice, first in line {table.lines[key]}")
+            key = sys.intern(key)  # thousands of checks have the same few
             table.lines[key] = line
             table[key] = self._value(next(self._events), depth + 1)
         for other in merged:

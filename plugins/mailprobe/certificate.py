@@ -13,7 +13,6 @@ import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
 from typing import Any, Callable
 
 from .codes import Code
@@ -38,15 +37,16 @@ _CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 _IN_BETWEEN = re.compile(r"intermediate|issuing|subordinate|\bsub-?ca\b", re.IGNORECASE)
 
 
-def read(peer: Peer, report: Report[Any]) -> list[Certificate]:
+def read(peer: Peer, report: Report[Any], known: dict[bytes, Any]) -> list[Certificate]:
     """Note the facts of the certificates that the server sent; a note says when cryptography is not there to tell all.
 
-    Returns those that lead from the server's own up to an authority: what is sent besides is nobody's fault.
+    `known` has those that were read before, by their octets. Returns those that lead from the server's own up to an
+    authority: what is sent besides is nobody's fault.
     """
     try:
-        report.chain = [_from_der(der, report.notes) for der in (peer.sent or (peer.der,))[:MAX_CHAIN]]
+        report.chain = [_from_der(der, report.notes, known) for der in (peer.sent or (peer.der,))[:MAX_CHAIN]]
         report.certificate = report.chain[0]
-        return [report.chain[place] for place in _judge_the_chain(peer, report)]
+        return [report.chain[place] for place in _judge_the_chain(peer, report, known)]
     except ImportError:
         report.notes.append(
             "the Python package cryptography is not installed: the certificate's key and chain are unknown,"
@@ -60,20 +60,20 @@ def read(peer: Peer, report: Report[Any]) -> list[Certificate]:
     return report.chain
 
 
-def _judge_the_chain(peer: Peer, report: Report[Any]) -> list[int]:
+def _judge_the_chain(peer: Peer, report: Report[Any], known: dict[bytes, Any]) -> list[int]:
     """Whether what was sent is in order, and leads up to an authority; when the first of it expires.
 
     Returns the places of those that lead there.
     """
     if not peer.sent:
         return [0]  # Python 3.9 tells of the first certificate only.
-    sent = [_parsed(der) for der in peer.sent[:MAX_CHAIN]]
+    sent = [_parsed(der, known) for der in peer.sent[:MAX_CHAIN]]
     session = report.tls
     session.chain_in_order = all(child.issuer == parent.subject for child, parent in zip(sent, sent[1:]))
     path = _path(sent)
     if peer.verified:
         # What leads to the trusted authority, and was not among what was sent, must be that authority itself.
-        missing = [_parsed(der) for der in peer.verified if der not in peer.sent]
+        missing = [_parsed(der, known) for der in peer.verified if der not in peer.sent]
         session.chain_complete = all(_is_self_signed(each) for each in missing)
         path = [each for each, der in zip(sent, peer.sent) if der in peer.verified] or path
     elif _is_self_signed(path[-1]):
@@ -162,26 +162,39 @@ def matches(names: Sequence[str], wanted: str) -> bool:
     return str(address) in names
 
 
-@lru_cache(maxsize=MAX_KNOWN)
-def _parsed(der: bytes) -> Any:
-    from cryptography import x509
+@dataclass(frozen=True)
+class _Known:
+    """A certificate as it was read: what it says at any time, and notes of what it says in no readable way."""
 
-    return x509.load_der_x509_certificate(der)
+    parsed: Any
+    facts: Certificate
+    notes: tuple[str, ...]
 
 
-def _from_der(der: bytes, notes: list[str]) -> Certificate:
-    known, faults = _lasting(der)
-    facts = replace(known, names=[*known.names])
-    notes += [*_read(_read_times, _parsed(der), facts), *faults]
+def _parsed(der: bytes, known: dict[bytes, Any]) -> Any:
+    return _lasting(der, known).parsed
+
+
+def _from_der(der: bytes, notes: list[str], known: dict[bytes, Any]) -> Certificate:
+    lasting = _lasting(der, known)
+    facts = replace(lasting.facts, names=[*lasting.facts.names])
+    notes += [*_read(_read_times, lasting.parsed, facts), *lasting.notes]
     return facts
 
 
-@lru_cache(maxsize=MAX_KNOWN)
-def _lasting(der: bytes) -> tuple[Certificate, tuple[str, ...]]:
-    """What a certificate says whenever it is read, and notes of what it says in no readable way."""
-    facts = Certificate(fingerprint_sha256=_fingerprint(der))
-    readers = (_read_subject, _read_issuer, _read_names, _read_key, _read_signature)
-    return facts, tuple(note for reader in readers for note in _read(reader, _parsed(der), facts))
+def _lasting(der: bytes, known: dict[bytes, Any]) -> _Known:
+    from cryptography import x509
+
+    found: _Known | None = known.get(der)
+    if found is None:
+        parsed = x509.load_der_x509_certificate(der)
+        facts = Certificate(fingerprint_sha256=_fingerprint(der))
+        readers = (_read_subject, _read_issuer, _read_names, _read_key, _read_signature)
+        found = _Known(parsed, facts, tuple(note for reader in readers for note in _read(reader, parsed, facts)))
+        if len(known) >= MAX_KNOWN:
+            known.clear()
+        known[der] = found
+    return found
 
 
 def _read(reader: Callable[[Any, Certificate], None], parsed: Any, facts: Certificate) -> list[str]:

@@ -123,7 +123,7 @@ class _Visit(Generic[C]):
         report.elapsed = time.monotonic() - started
         # Late, since reading a certificate costs time (80 ms to import cryptography) that is not the server's.
         if self._peer is not None:
-            path = certificate.read(self._peer, report)
+            path = certificate.read(self._peer, report, options.contexts.certificates)
             if options.validate_certs:
                 self._judge(path)
         return self._secrets

@@ -48,6 +48,8 @@ class Contexts:
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], ssl.SSLContext] = {}
+        self.certificates: dict[bytes, Any] = {}
+        """What was read of certificates, by their octets: see `certificate.read()`."""
         # Without it, the first checks of a run, all at once, would each make the same.
         self._making = threading.Lock()
 

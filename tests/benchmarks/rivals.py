@@ -62,6 +62,8 @@ def install() -> None:
         raise RuntimeError(f"the benchmark needs {', '.join(missing)}, on Debian or a derivative")
     wanted = [package for package, path in PACKAGES.items() if not (DIRECTORY / path).exists()]
     with tempfile.TemporaryDirectory() as download:
+        if os.geteuid() == 0:
+            shutil.chown(download, "_apt")  # the user as whom apt-get then downloads
         for package in wanted:
             if subprocess.run(["apt-get", "--quiet", "--quiet", "download", package], cwd=download).returncode != 0:
                 raise RuntimeError(f"{package} cannot be downloaded: try apt-get update first")

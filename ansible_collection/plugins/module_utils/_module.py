@@ -103,7 +103,7 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
             report = overrun(wanted, facts())
     except UsageError as error:
         blank = Report(module._name.rpartition(".")[2], str(given["host"]), given["port"], facts())
-        module.fail_json(msg=str(error), **_result(blank, []))
+        module.fail_json(msg=str(error), **_result(blank, "unknown", [], healthy=False))
     for note in report.notes:
         module.warn(note)
     failures = [problem for problem in report.problems if problem.fails]
@@ -116,8 +116,8 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
         module.warn(f"{report.where}: {warned}")
     if words or unmet:
         words += [f"{report.where}: {each}" for each in unmet]
-        module.fail_json(msg="\n".join(words), **_result(report, unmet))
-    module.exit_json(msg=f"{report.where} works", **_result(report, unmet))
+        module.fail_json(msg="\n".join(words), **_result(report, report.state, unmet, healthy=False))
+    module.exit_json(msg=f"{report.where} works", **_result(report, report.state, unmet, healthy=True))
 
 
 @contextmanager
@@ -147,7 +147,8 @@ def _at(report: Report[t.Any], problem: Problem) -> str:
     return f"{report.where} ({problem.address})" if problem.address else report.where
 
 
-def _result(report: Report[t.Any], unmet: list[str]) -> dict[str, t.Any]:
+def _result(report: Report[t.Any], state: str, unmet: list[str], healthy: bool) -> dict[str, t.Any]:
     found = report.to_dict()
     transcript = found.pop("transcript")
-    return {"changed": False, "state": report.state, **found, "unmet": unmet, "transcript": transcript}
+    verdict = {"changed": False, "state": state, "healthy": healthy}
+    return {**verdict, **found, "unmet": unmet, "transcript": transcript}

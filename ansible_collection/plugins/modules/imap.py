@@ -144,11 +144,16 @@ state:
   description:
     - The verdict in the words of the checks for Nagios and Icinga.
     - V(critical) when something did not work, V(warning) when the server asked to come again later or something is
-      flawed, else V(ok). O(state) can choose another for each finding.
+      flawed, V(unknown) when an option is wrong, else V(ok). O(state) can choose another for each finding.
     - What the module was asked to judge beside that (O(max_seconds), O(min_certificate_days)) is in RV(unmet).
   type: str
   returned: always
   sample: ok
+healthy:
+  description: Whether all was as it must be; where it is false, the task fails, unless C(failed_when) says otherwise.
+  type: bool
+  returned: always
+  sample: true
 protocol:
   description: V(imap).
   type: str
