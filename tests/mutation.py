@@ -136,7 +136,7 @@ def mutants(source: str, mutation: str) -> Iterator[Mutant]:
     for number, place in enumerate(says):
         reply = steps[place].text
         spoiled = [*steps[:place], Step("forgive"), *MUTATIONS[mutation](protocol, reply), *steps[place + 1 :]]
-        last = [*leaves, True][number + 1]
+        last = [*leaves, False][number + 1]
         mutated = replace(script, sections=[spoiled])
         yield Mutant(protocol, source, mutation, number, reply, leaves[number], last, mutated)
 
