@@ -304,7 +304,7 @@ HEARS_NO_LOGIN = OFFERS_LOGIN + "C: QUIT\nS: 221 Bye\n"
 
 
 def test_a_wrong_password_is_tried_at_one_address_only(name_server: NameServer, password_file: Path) -> None:
-    login = ("--username", USER, "--password-file", password_file, "--allow-plaintext-login")
+    login = ("--username", USER.name, "--password-file", password_file, "--allow-plaintext-login")
     with nodes({NODES[0]: REFUSES_LOGIN, **dict.fromkeys(NODES[1:], HEARS_NO_LOGIN)}) as servers:
         port = servers[NODES[0]].port
         where = ("-H", f"cluster.{DOMAIN}", "--nameserver", name_server.address, "--all-addresses", "-p", port)

@@ -315,7 +315,7 @@ def test_a_script_file_that_cannot_be_read_is_refused(server: Scripted, tmp_path
 def test_a_script_file_that_is_a_pipe_without_a_writer_does_not_hold_us_up(server: Scripted, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     outcome = refused(server, "--check-script", *login("user"), "--check-script", tmp_path / "pipe")
-    assert outcome.seconds < 2
+    assert outcome.seconds < 2 + NOISE_SECONDS
 
 
 @pytest.mark.parametrize(
