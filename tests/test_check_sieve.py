@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import running
-from .running import Outcome
+from .running import NOISE_SECONDS, Outcome
 from .scripted import Scripted
 from .servers import USER, Server, wait_until
 from .servers.certificates import CertificateAuthority
