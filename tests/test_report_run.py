@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from mailprobe.codes import STATES
 from nagios_checks.report.config import load
-from nagios_checks.report.outcome import STATES, Outcome
+from nagios_checks.report.outcome import Outcome
 from nagios_checks.report.registry import PROTOCOLS
 from nagios_checks.report.run import Limits, run
 

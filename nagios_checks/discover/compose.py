@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from mailprobe.options import declarations
 from mailprobe.text import printable
 
-from ..report.registry import PROTOCOLS
 from .find import Discovery, Found
 
 # Texts that mean the same to every reader of YAML without quotes.
@@ -48,7 +46,7 @@ def compose(discovery: Discovery, nameserver: str | None = None) -> str:
     parts = [HEAD.format(domain=discovery.domain, day=day)]
     parts += [_comment("", remark) for remark in discovery.remarks]
     parts.append("\n" + DEFAULTS.format(title=text(f"Mail of {discovery.domain}")))
-    if nameserver is not None and any(d.name == "nameserver" for d in declarations(PROTOCOLS["smtp"].options)):
+    if nameserver is not None:
         parts.append(f"  nameserver: {text(nameserver)}\n")
     parts.append("\nchecks:\n")
     for found in discovery.found:

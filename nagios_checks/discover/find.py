@@ -12,7 +12,7 @@ from mailprobe import batch
 from mailprobe.codes import Code
 from mailprobe.lookup import Resolver, addresses, mail_exchangers, services
 from mailprobe.network import Deadline
-from mailprobe.options import UsageError, declarations, read
+from mailprobe.options import UsageError, read
 from mailprobe.report import Report, Unfinished
 from mailprobe.text import printable
 
@@ -227,9 +227,8 @@ def _talk(candidate: Candidate, mode: str, nameserver: str | None, deadline: Dea
         "port": candidate.port,
         "tls": mode,
         "timeout": max(0.1, min(PROBE_SECONDS, deadline.left())),
+        "nameserver": nameserver,
     }
-    if any(declared.name == "nameserver" for declared in declarations(spec.options)):
-        values["nameserver"] = nameserver
     return spec.probe(read(spec.options, values))
 
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mailprobe.codes import STATES
 from mailprobe.text import printable
 
 from ..arguments import EXIT_UNKNOWN, NUMBERS, Misuse
-from .outcome import EXIT_CODES, STATES
+from .outcome import EXIT_CODES
 
 if TYPE_CHECKING:
     from .history import News

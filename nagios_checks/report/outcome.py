@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-# From bad to good, as everywhere: a CRITICAL must not hide behind a check that could not be judged.
-STATES = ("critical", "warning", "unknown", "ok")
+from mailprobe.codes import STATES
+
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 
 

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .outcome import STATES, Outcome
+from mailprobe.codes import STATES
+
+from .outcome import Outcome
 
 
 @contextmanager

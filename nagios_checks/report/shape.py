@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from mailprobe.options import MAX_VALUE, Declaration, declarations, spell
+from mailprobe.options import nearest as nearest_of
 from mailprobe.text import printable
 
 from ..arguments import RANGE
@@ -83,8 +83,7 @@ class Shape:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean port?`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=MIN_LIKENESS)
-    return f"; did you mean {near[0]}?" if near else ""
+    return nearest_of(word, known, MIN_LIKENESS)
 
 
 def _in_words(words: str) -> str:

@@ -208,9 +208,9 @@ def read(options: type[T], values: Mapping[str, Any]) -> T:
     return options(**given)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question for the known word that is most like this one; empty when none is."""
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """A question for the known word that is most like this one; empty when none is, by difflib's ratio from 0 to 1."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=likeness)
     return f"; did you mean {near[0]}?" if near else ""

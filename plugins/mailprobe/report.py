@@ -178,7 +178,7 @@ class Report(Generic[F]):
 
     def gather(self) -> None:
         """Tell of the worst of `addresses`, and the problems of all of them."""
-        worst = min(self.addresses, key=lambda part: (*STATES, "ok").index(part.state))
+        worst = min(self.addresses, key=lambda part: STATES.index(part.state))
         for name in ("facts", "address", "tls", "certificate", "chain"):
             setattr(self, name, getattr(worst, name))
         self.timings.update(worst.timings)

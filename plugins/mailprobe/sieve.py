@@ -56,7 +56,7 @@ class SieveOptions(PromiseOptions):
     def prepare(self) -> None:
         """Also: read the script to check."""
         super().prepare()
-        self.script  # noqa: B018
+        dummy = self.script  # read once, and kept
 
     @cached_property
     def script(self) -> bytes | None:

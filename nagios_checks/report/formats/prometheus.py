@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from mailprobe.codes import STATES
 from mailprobe.text import printable
 
 from ...imap import FOLDER_METRICS
-from ..outcome import EXIT_CODES, STATES, Health, Measurement, Outcome
+from ..outcome import EXIT_CODES, Health, Measurement, Outcome
 from . import Choices
 from .view import host_of, instant
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from mailprobe.codes import STATES
 from mailprobe.text import printable
 
-from ..outcome import STATES, Finding, Health, Outcome, Past
+from ..outcome import Finding, Health, Outcome, Past
 
 # As in a status line: what a ticket's title and a mail still show.
 MAX_SUMMARY = 500
