@@ -415,7 +415,7 @@ def test_what_a_play_expects_is_judged_by_the_module(
         {**good, "max_seconds": 0},
         {**good, "min_certificate_days": 365},
         {**good, "warn_certificate_days": 365},
-        {"host": "localhost", "port": postfix.plain, "min_certificate_days": 1},
+        {**good, "min_certificate_days": 1, "port": free_port()},
         {**good, "max_seconds": -1},
     ).results
     assert (met["failed"], met["unmet"]) == (False, [])
@@ -426,7 +426,7 @@ def test_what_a_play_expects_is_judged_by_the_module(
     assert short["unmet"] == ["the certificate of 127.0.0.1 expires in 89 days, fewer than 365 (min_certificate_days)"]
     assert warned["failed"] is False
     assert any("expires in 89 days, fewer than 365" in warning for warning in warned["warnings"])
-    assert unknown["unmet"] == ["the expiry of the certificate of 127.0.0.1 is not known (min_certificate_days)"]
+    assert unknown["unmet"] == ["the expiry of the certificate is not known (min_certificate_days)"]
     assert wrong["msg"] == "max_seconds: '-1.0' is less than 0"
     assert (wrong["unmet"], wrong["state"], wrong["healthy"]) == ([], "unknown", False)
 
@@ -522,6 +522,8 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"tls": "implicit", "ca_file": "/nowhere.pem"}, "ca_file"),
         ({"expect": "a\r\nb"}, "expect"),
         ({"port": 0}, "port"),
+        ({"min_certificate_days": 14}, "min_certificate_days"),
+        ({"warn_certificate_days": 14}, "warn_certificate_days"),
     ],
     "sieve": [
         ({"username": "probe", "password": "a long password"}, "username"),
@@ -549,6 +551,25 @@ def test_a_wrong_option_fails_by_name_before_anything_connects(ansible: Ansible,
         assert found["msg"].startswith(f"{name}: "), options
         assert found["problems"] == [], options
         assert set(found["facts"]) == {f.name for f in fields(FACTS[module])}
+    assert server.connections == 0
+
+
+def test_a_package_that_an_option_needs_is_missing_in_ansibles_words(ansible: Ansible) -> None:
+    """Those name the Python that does not have it."""
+    unverified = {"tls": "starttls", "validate_certs": False}
+    needing = [
+        ({"nameserver": "127.0.0.1"}, "nameserver", "dnspython"),
+        ({"require_name_agreement": True}, "require_name_agreement", "dnspython"),
+        ({**unverified, "min_certificate_days": 14}, "min_certificate_days", "cryptography"),
+        ({**unverified, "warn_certificate_days": 14}, "warn_certificate_days", "cryptography"),
+    ]
+    with Scripted("S: 220 hello") as server:
+        tasks = [{"host": "127.0.0.1", "port": server.port, **options} for options, *dummy in needing]
+        results = ansible.run("smtp", *tasks).results
+    for found, (dummy, name, package) in zip(results, needing, strict=True):
+        assert found["msg"].startswith(f"{name}: Failed to import the required Python library ({package}) on ")
+        assert f"'s Python {ansible.interpreter}. " in found["msg"]
+        assert (found["state"], found["healthy"]) == ("unknown", False)
     assert server.connections == 0
 
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Callable
 
 from .codes import Code
+from .options import MissingPackage
 from .report import Certificate, Report, Tls
 from .text import printable
 from .tls import Peer
@@ -35,6 +36,14 @@ WEAK_HASHES = ("md2", "md4", "md5", "sha1")
 _CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 # What those are called that sign servers' certificates, and need another's signature themselves.
 _IN_BETWEEN = re.compile(r"intermediate|issuing|subordinate|\bsub-?ca\b", re.IGNORECASE)
+
+
+def require_cryptography(option: str) -> None:
+    """Raise `MissingPackage` for the option that needs cryptography where it is not installed."""
+    try:
+        from cryptography import x509  # noqa: F401
+    except ImportError:
+        raise MissingPackage(option, "cryptography") from None
 
 
 def read(peer: Peer, report: Report[Any], known: dict[bytes, Any]) -> list[Certificate]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .codes import Code
 from .families import split_nameserver
-from .options import UsageError
+from .options import MissingPackage
 from .report import Unfinished
 
 if TYPE_CHECKING:
@@ -22,14 +22,11 @@ MAX_ANSWERS = 50
 
 
 def require_dnspython(option: str) -> None:
-    """Raise `UsageError` for the option that needs dnspython where it is not installed."""
+    """Raise `MissingPackage` for the option that needs dnspython where it is not installed."""
     try:
         import dns.resolver  # noqa: F401
     except ImportError:
-        import sys
-
-        words = f"needs the Python package dnspython, which {sys.executable} does not have: pip install dnspython"
-        raise UsageError(option, words) from None
+        raise MissingPackage(option, "dnspython") from None
 
 
 class Resolver:

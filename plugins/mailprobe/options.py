@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -34,6 +35,15 @@ class UsageError(Exception):
 
     def __str__(self) -> str:
         return f"{self.option}: {spell(self.words, lambda name: name)}"
+
+
+class MissingPackage(UsageError):
+    """An option needs a Python package that this Python does not have."""
+
+    def __init__(self, option: str, package: str) -> None:
+        words = f"needs the Python package {package}, which {sys.executable} does not have: pip install {package}"
+        super().__init__(option, words)
+        self.package = package
 
 
 def spell(words: str, spelling: Callable[[str], str]) -> str:

@@ -12,9 +12,11 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ._mailprobe.options import Declaration, Options, UsageError, declarations, option, read
+from ._mailprobe.certificate import require_cryptography
+from ._mailprobe.families import TlsOptions
+from ._mailprobe.options import Declaration, MissingPackage, Options, UsageError, declarations, option, read
 from ._mailprobe.report import Facts, Problem, Report
 from ._mailprobe.run import overrun
 
@@ -30,11 +32,26 @@ class Expectations(Options):
 
     max_seconds: float | None = option("Fail when the whole run takes longer.", default=None, minimum=0)
     min_certificate_days: int | None = option(
-        "Fail when the certificate expires in fewer days, or its expiry is not known.", default=None, minimum=0
+        "Fail when the certificate expires in fewer days, or its expiry is not known. With {validate_certs} false this"
+        " needs cryptography.",
+        default=None,
+        minimum=0,
     )
     warn_certificate_days: int | None = option(
-        "Warn when the certificate expires in fewer days.", default=None, minimum=0
+        "Warn when the certificate expires in fewer days. With {validate_certs} false this needs cryptography.",
+        default=None,
+        minimum=0,
     )
+
+    def check(self, options: TlsOptions) -> None:
+        """Raise `UsageError` where nothing will be known of what is to be judged."""
+        for name in ("min_certificate_days", "warn_certificate_days"):
+            if getattr(self, name) is None:
+                continue
+            if options.tls == "none":
+                raise UsageError(name, "is only known with TLS: set {tls} to starttls or implicit")
+            if not options.validate_certs:
+                require_cryptography(name)
 
     def unmet(self, report: Report[t.Any]) -> t.Iterator[str]:
         """What is not as it must be."""
@@ -96,6 +113,7 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
     try:
         expectations = read(Expectations, expected)
         wanted = read(options, given)
+        expectations.check(wanted)
         try:
             with _ended_after(given["timeout"] + OVERRUN_SECONDS):
                 report = probe(wanted)
@@ -103,7 +121,10 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
             report = overrun(wanted, facts())
     except UsageError as error:
         blank = Report(module._name.rpartition(".")[2], str(given["host"]), given["port"], facts())
-        module.fail_json(msg=str(error), **_result(blank, "unknown", [], healthy=False))
+        msg = str(error)
+        if isinstance(error, MissingPackage):  # in the words of all of Ansible's modules
+            msg = f"{error.option}: {missing_required_lib(error.package)}"
+        module.fail_json(msg=msg, **_result(blank, "unknown", [], healthy=False))
     for note in report.notes:
         module.warn(note)
     failures = [problem for problem in report.problems if problem.fails]
