@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -579,6 +580,84 @@ def test_systemd_and_cron_run_the_report_with_definitions_that_it_accepts(host: 
     assert done.returncode == 2
     assert "checks[0].hots: there is no such option; did you mean host?" in done.stdout
     assert host.config.read_text() == good
+
+
+# /etc, /opt and /var/lib of its own for a command: what is written there is in a directory of the test's.
+ELSEWHERE = """\
+#!/bin/sh
+[ -n "$ELSEWHERE" ] || ELSEWHERE=1 exec unshare --mount "$0" "$@"
+for place in etc opt var/lib; do
+    layers="lowerdir=/$place,upperdir={root}/upper/$place,workdir={root}/work/$place"
+    mount -t overlay -o "$layers" overlay "/$place" || exit
+done
+exec "$@"
+"""
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A command that runs another as root of a machine that is like this one, but is not changed by it."""
+    command = tmp_path / "elsewhere"
+    command.write_text(ELSEWHERE.format(root=tmp_path))
+    command.chmod(0o755)
+    for place in ("etc", "opt", "var/lib"):
+        for part in ("upper", "work"):
+            (tmp_path / part / place).mkdir(parents=True)
+    usable = [str(command), SYSTEM_PYTHON, "-c", "import ensurepip, venv"]
+    if os.getuid() != 0 or subprocess.run(usable, capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"needs root, overlays, and {SYSTEM_PYTHON} with venv")
+    return command
+
+
+@pytest.mark.gate
+def test_monitoring_with_its_defaults_makes_a_user_who_can_run_the_report(
+    ansible: Ansible, wheel: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    upper = tmp_path / "upper"
+    of_this_machine = Path("/etc/passwd").read_bytes()
+    playbook = tmp_path / "bin" / "ansible-playbook"
+    playbook.parent.mkdir()
+    playbook.write_text(f'#!/bin/sh\nexec {elsewhere} {ansible.programs}/ansible-playbook "$@"\n')
+    playbook.chmod(0o755)
+    root = replace(ansible, programs=playbook.parent)
+
+    def set_up(*arguments: str) -> str:
+        role = {
+            "role": "mailprobe.checks.monitoring",
+            "monitoring_package": f"{wheel}[report]",
+            "monitoring_python": SYSTEM_PYTHON,
+            "monitoring_systemd_manage": False,  # no systemd runs where the tests do
+            "monitoring_config": {
+                "checks": [{"name": "inbound", "protocol": "smtp", "host": "127.0.0.1", "port": server.port}]
+            },
+        }
+        return recap(root.playbook([{"hosts": "localhost", "gather_facts": False, "roles": [role]}], *arguments))
+
+    with Scripted(AT_ONCE) as server:
+        assert "changed=0" not in set_up("--check", "--diff")
+        assert not [path for path in upper.rglob("*") if path.is_file()]
+        assert "changed=0" not in set_up()
+        assert "changed=0" in set_up("--check")
+        assert "changed=0" in set_up()
+
+        # As systemd would do it: the command of the unit, by its user.
+        unit = (upper / "etc/systemd/system/mailprobe-report.service").read_text()
+        (start,) = re.findall("^ExecStart=(.*)$", unit, re.MULTILINE)
+        assert "\nUser=mailprobe\nGroup=mailprobe\n" in unit
+        become = ["setpriv", "--reuid=mailprobe", "--regid=mailprobe", "--clear-groups"]
+        done = ansible.command(elsewhere, *become, *shlex.split(start))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.connections == 1
+    report = upper / "var/lib/mailprobe/report.html"
+    assert "inbound" in report.read_text()
+
+    users = (upper / "etc/passwd").read_text()
+    (uid,) = re.findall(r"^mailprobe:x:(\d+):\d+::/var/lib/mailprobe:/usr/sbin/nologin$", users, re.MULTILINE)
+    assert report.stat().st_uid == int(uid) != 0
+    config = upper / "etc/mailprobe/checks.yaml"
+    assert (config.stat().st_uid, config.stat().st_mode & 0o777) == (0, 0o640)
+    assert Path("/etc/passwd").read_bytes() == of_this_machine
 
 
 def test_monitoring_says_what_is_missing_or_wrong(host: Host) -> None:

@@ -79,7 +79,7 @@ EXAMPLES = r"""
 - name: Judge what was collected
   ansible.builtin.assert:
     that:
-      - result.state == 'ok'
+      - result.healthy
       - result.certificate.days_left > 14
       - result.timings.greeting < 2
       - "'UIDL' in result.facts.capabilities"
