@@ -670,6 +670,18 @@ def test_without_cryptography_the_state_is_the_same(
         assert outcome.json["certificate"]["fingerprint_sha256"]
 
 
+def test_without_cryptography_the_names_are_the_same(
+    ca: CertificateAuthority, without_cryptography: dict[str, str]
+) -> None:
+    kind = Kind(names=("CN=a directory's", "localhost", "::1", "postmaster@mail.example", "https://mail.example"))
+    for environment in ({}, without_cryptography):
+        with Scripted("== tls\nS: 220 x\n== any", tls=context_of(ca.make_special(kind))) as server:
+            where = ("-H", "localhost", "-4", "-p", server.port, "--tls", "implicit", "--ca-file", ca.pem_path)
+            outcome = check("smtp", *where, "--json", env=environment)
+        assert (outcome.state, outcome.errors) == ("ok", "")
+        assert outcome.json["certificate"]["names"] == ["localhost", "::1", "postmaster@mail.example"]
+
+
 def test_the_hashes_that_count_as_weak_are_those_with_known_collisions() -> None:
     assert {"md5", "sha1"} <= set(certificate.WEAK_HASHES)
     assert not [name for name in certificate.WEAK_HASHES if name in "sha224 sha256 sha384 sha512 sha3-256"]

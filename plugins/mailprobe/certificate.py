@@ -293,10 +293,22 @@ def _from_mapping(peer: Peer) -> Certificate:
     facts.subject = _distinguished_name(parsed.get("subject", ()))
     facts.issuer = _distinguished_name(parsed.get("issuer", ()))
     facts.self_signed = parsed.get("subject") == parsed.get("issuer")
-    facts.names = [printable(value, limit=MAX_NAME) for dummy, value in parsed.get("subjectAltName", ())[:MAX_NAMES]]
+    facts.names = [
+        _name(kind, value)
+        for kind, value in parsed.get("subjectAltName", ())[:MAX_NAMES]
+        if kind in ("DNS", "IP Address", "email")  # a directory's name is no text but a tuple
+    ]
     facts.serial = printable(parsed.get("serialNumber", ""), limit=MAX_NAME) or None
     _note_times(facts, _cert_time(parsed["notBefore"]), _cert_time(parsed["notAfter"]))
     return facts
+
+
+def _name(kind: str, value: str) -> str:
+    """A name as cryptography tells it: OpenSSL writes an IPv6 address with all its zeros."""
+    try:
+        return str(ipaddress.ip_address(value)) if kind == "IP Address" else printable(value, limit=MAX_NAME)
+    except ValueError:  # neither 4 nor 16 octets
+        return printable(value, limit=MAX_NAME)
 
 
 _SHORT = {

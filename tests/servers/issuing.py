@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
 
 
 def issue(kind: Kind, names: tuple[str, ...], issuer: Optional[Issued], authority: bool = False) -> Issued:
-    """Issue a certificate for names and addresses, or that of an authority; without an issuer it is self-signed."""
+    """Issue a certificate for names, addresses and what else `general_names()` knows, or that of an authority; without an issuer it is self-signed."""
     key = new_key(kind.key)
     subject = distinguished_name(kind.common_name or names[0])
     now = datetime.now(timezone.utc)
@@ -172,12 +172,20 @@ def distinguished_name(common_name: str) -> x509.Name:
 
 
 def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
+    """By their looks: addresses of hosts and of people, URIs, names in a directory (`CN=...`), and names of hosts."""
     found: list[x509.GeneralName] = []
     for name in names:
-        try:
-            found.append(x509.IPAddress(ipaddress.ip_address(name)))
-        except ValueError:
-            found.append(x509.DNSName(name))
+        if name.startswith("CN="):
+            found.append(x509.DirectoryName(x509.Name.from_rfc4514_string(name)))
+        elif "://" in name:
+            found.append(x509.UniformResourceIdentifier(name))
+        elif "@" in name:
+            found.append(x509.RFC822Name(name))
+        else:
+            try:
+                found.append(x509.IPAddress(ipaddress.ip_address(name)))
+            except ValueError:
+                found.append(x509.DNSName(name))
     return found
 
 
