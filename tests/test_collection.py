@@ -382,14 +382,19 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     ansible: Ansible, plain_ports: dict[str, int], module: str
 ) -> None:
     there, nowhere = plain_ports[module], free_port()
-    good, bad, unusable = ansible.run(
+    good, bad, unusable, *refused = ansible.run(
         module,
         {"host": "localhost", "port": there},
         {"host": "127.0.0.1", "port": nowhere},
         {"host": "localhost", "port": there, "expect": "\r"},
+        # What Ansible itself refuses.
+        {"host": "localhost", "port": "smtp"},
+        {"host": "localhost", "port": there, "tls": "always"},
+        {"host": "localhost", "port": there, "prot": 25},
+        {"port": there},
     ).results
     blank = Report(module, "host", 25, FACTS[module]()).to_dict()
-    for found in (good, bad, unusable):
+    for found in (good, bad, unusable, *refused):
         assert set(blank) | {"state", "healthy", "msg", "unmet", "changed", "failed"} <= set(found)
         assert set(found["facts"]) == set(blank["facts"])
         assert found["protocol"] == module
@@ -402,7 +407,17 @@ def test_the_whole_report_is_returned_on_success_and_failure(
     assert bad["problems"][0]["code"] == "connection-refused"
     assert bad["msg"].startswith(f"127.0.0.1:{nowhere}, at connect: ")
     assert bad["problems"][0]["hint"] in bad["msg"]
-    assert bad["facts"] == unusable["facts"] == blank["facts"]
+    for found in (unusable, *refused):
+        assert (found["state"], found["healthy"], found["failed"]) == ("unknown", False, True)
+        assert found["facts"] == bad["facts"] == blank["facts"]
+    for found, words in zip(refused, ("'port'", "tls", "prot", "host"), strict=True):
+        assert words in found["msg"]
+    assert [(found["host"], found["port"]) for found in refused] == [
+        ("localhost", None),
+        ("localhost", there),
+        ("localhost", there),
+        ("", there),
+    ]
 
 
 def test_what_a_play_expects_is_judged_by_the_module(

@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
 
 
 def issue(kind: Kind, names: tuple[str, ...], issuer: Optional[Issued], authority: bool = False) -> Issued:
-    """Issue a certificate for names, addresses and what else `general_names()` knows, or that of an authority; without an issuer it is self-signed."""
+    """Issue a certificate for names (see `general_names()`), or an authority's; without an issuer it is self-signed."""
     key = new_key(kind.key)
     subject = distinguished_name(kind.common_name or names[0])
     now = datetime.now(timezone.utc)

@@ -101,11 +101,26 @@ def _argument(declared: Declaration) -> dict[str, t.Any]:
     return argument
 
 
+class Module(AnsibleModule):
+    """Every failure has every key, also when Ansible itself refuses an option: `until` may look at any of them."""
+
+    def __init__(self, options: type[Options], facts: type[Facts]) -> None:
+        self._facts = facts
+        super().__init__(argument_spec=argument_spec(options), supports_check_mode=True)
+
+    def fail_json(self, msg: str, **result: t.Any) -> t.NoReturn:
+        """Fail, with the report of a run that did not begin where there is no other."""
+        host, port = self.params.get("host"), self.params.get("port")
+        place = (str(host or ""), port if isinstance(port, int) else None)
+        blank = Report(self._name.rpartition(".")[2], *place, self._facts())
+        super().fail_json(msg, **{**_result(blank, "unknown", [], healthy=False), **result})
+
+
 def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], Report[t.Any]]) -> t.NoReturn:
     """Run a probe as a module: fail when something did not work, and return the whole report either way."""
     # Of a strange certificate or regular expression, Python's warnings would spoil the module's output.
     warnings.simplefilter("ignore")
-    module = AnsibleModule(argument_spec=argument_spec(options), supports_check_mode=True)
+    module = Module(options, facts)
     given = dict(module.params)
     if module.check_mode:
         _leave_no_trace(module, options, given)
@@ -120,11 +135,10 @@ def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], R
         except socket.timeout:  # outside of any stage
             report = overrun(wanted, facts())
     except UsageError as error:
-        blank = Report(module._name.rpartition(".")[2], str(given["host"]), given["port"], facts())
         msg = str(error)
         if isinstance(error, MissingPackage):  # in the words of all of Ansible's modules
             msg = f"{error.option}: {missing_required_lib(error.package)}"
-        module.fail_json(msg=msg, **_result(blank, "unknown", [], healthy=False))
+        module.fail_json(msg=msg)
     for note in report.notes:
         module.warn(note)
     failures = [problem for problem in report.problems if problem.fails]
