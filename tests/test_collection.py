@@ -212,6 +212,16 @@ def test_the_documentation_shows_the_declared_options(documents: dict[str, Any],
         assert (documented["type"], documented.get("elements")) == (("list", kind) if option.many else (kind, None))
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_the_documentation_tells_the_usual_ports(documents: dict[str, Any], module: str) -> None:
+    words = documents[f"mailprobe.checks.{module}"]["doc"]["options"]["port"]["description"][1]
+    uses: list[dict[str, Any]] = [{}, {"tls": "starttls"}, {"tls": "implicit"}]
+    if module == "smtp":
+        uses += [{"lmtp": True}, {"tls": "starttls", "username": "probe", "password": "a long password"}]
+    ports = {read(OPTIONS[module], {"host": "localhost", **use}).effective_port for use in uses}
+    assert {int(port) for port in re.findall(r"V\((\d+)\)", words)} == ports
+
+
 def examples() -> Iterator[tuple[str, str]]:
     """The YAML that users copy, by where it is."""
     for module in MODULES:

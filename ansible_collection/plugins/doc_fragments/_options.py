@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.families import TlsOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.imap import ImapOptions
-from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import Options, spell
+from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.options import spell
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.pop3 import Pop3Options
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.sieve import SieveOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._mailprobe.smtp import SmtpOptions
 from ansible_collections.mailprobe.checks.plugins.module_utils._module import all_declarations, argument_spec
 
 
-def documentation(options: type[Options]) -> str:
+def documentation(options: type[TlsOptions]) -> str:
     """The `options` part of a module's documentation; JSON is YAML."""
     documented: dict[str, t.Any] = {}
     for name, argument in argument_spec(options).items():
@@ -25,8 +26,20 @@ def documentation(options: type[Options]) -> str:
         words = [spell(declared.help, lambda name: f"O({name})")]
         if declared.effect:
             words.append("In check mode it is left out.")
+        if declared.name == "port":
+            words.append(_usual_ports(options))
         documented[declared.name]["description"] = words
     return json.dumps({"options": documented})
+
+
+def _usual_ports(options: type[TlsOptions]) -> str:
+    usual, implicit = options.PORTS["none"], options.PORTS["implicit"]
+    cases = [f"V({usual})"]
+    if implicit != usual:
+        cases.append(f"V({implicit}) with O(tls=implicit)")
+    if options is SmtpOptions:
+        cases += ["V(587) for a login with O(tls=starttls)", "V(24) with O(lmtp=true)"]
+    return f"That is {', '.join(cases)}."
 
 
 class ModuleDocFragment:
