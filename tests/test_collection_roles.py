@@ -582,16 +582,17 @@ def test_systemd_and_cron_run_the_report_with_definitions_that_it_accepts(host: 
     assert host.config.read_text() == good
 
 
-# /etc, /opt and /var/lib of its own for a command: what is written there is in a directory of the test's.
+# Where the role and useradd write, of its own for a command: what is written there is in a directory of the test's.
 ELSEWHERE = """\
 #!/bin/sh
 [ -n "$ELSEWHERE" ] || ELSEWHERE=1 exec unshare --mount "$0" "$@"
-for place in etc opt var/lib; do
+for place in {places}; do
     layers="lowerdir=/$place,upperdir={root}/upper/$place,workdir={root}/work/$place"
     mount -t overlay -o "$layers" overlay "/$place" || exit
 done
 exec "$@"
 """
+PLACES = ("etc", "opt", "var/lib", "var/log")
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -599,9 +600,9 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 def elsewhere(tmp_path: Path) -> Path:
     """A command that runs another as root of a machine that is like this one, but is not changed by it."""
     command = tmp_path / "elsewhere"
-    command.write_text(ELSEWHERE.format(root=tmp_path))
+    command.write_text(ELSEWHERE.format(places=" ".join(PLACES), root=tmp_path))
     command.chmod(0o755)
-    for place in ("etc", "opt", "var/lib"):
+    for place in PLACES:
         for part in ("upper", "work"):
             (tmp_path / part / place).mkdir(parents=True)
     usable = [str(command), SYSTEM_PYTHON, "-c", "import ensurepip, venv"]
@@ -611,7 +612,7 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 @pytest.mark.gate
-def test_monitoring_with_its_defaults_makes_a_user_who_can_run_the_report(
+def test_monitoring_with_its_defaults_makes_a_user_who_runs_the_report_and_nobody_else_reads_it(
     ansible: Ansible, wheel: Path, elsewhere: Path, tmp_path: Path
 ) -> None:
     upper = tmp_path / "upper"
@@ -622,7 +623,7 @@ def test_monitoring_with_its_defaults_makes_a_user_who_can_run_the_report(
     playbook.chmod(0o755)
     root = replace(ansible, programs=playbook.parent)
 
-    def set_up(*arguments: str) -> str:
+    def set_up(*arguments: str, **variables: str) -> str:
         role = {
             "role": "mailprobe.checks.monitoring",
             "monitoring_package": f"{wheel}[report]",
@@ -631,9 +632,17 @@ def test_monitoring_with_its_defaults_makes_a_user_who_can_run_the_report(
             "monitoring_config": {
                 "checks": [{"name": "inbound", "protocol": "smtp", "host": "127.0.0.1", "port": server.port}]
             },
+            **variables,
         }
         return recap(root.playbook([{"hosts": "localhost", "gather_facts": False, "roles": [role]}], *arguments))
 
+    def run_as(user: str, script: str) -> subprocess.CompletedProcess[str]:
+        """As systemd and cron do it: with almost no environment."""
+        bare = ("env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", script)
+        return ansible.command(elsewhere, "runuser", "-u", user, "--", *bare, cwd=Path("/"))
+
+    config, state = (upper / place / "mailprobe" for place in ("etc", "var/lib"))
+    report = state / "report.html"
     with Scripted(AT_ONCE) as server:
         assert "changed=0" not in set_up("--check", "--diff")
         assert not [path for path in upper.rglob("*") if path.is_file()]
@@ -641,22 +650,31 @@ def test_monitoring_with_its_defaults_makes_a_user_who_can_run_the_report(
         assert "changed=0" in set_up("--check")
         assert "changed=0" in set_up()
 
-        # As systemd would do it: the command of the unit, by its user.
         unit = (upper / "etc/systemd/system/mailprobe-report.service").read_text()
         (start,) = re.findall("^ExecStart=(.*)$", unit, re.MULTILINE)
-        assert "\nUser=mailprobe\nGroup=mailprobe\n" in unit
-        become = ["setpriv", "--reuid=mailprobe", "--regid=mailprobe", "--clear-groups"]
-        done = ansible.command(elsewhere, *become, *shlex.split(start))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert server.connections == 1
-    report = upper / "var/lib/mailprobe/report.html"
-    assert "inbound" in report.read_text()
+        assert "\nUser=mailprobe\nGroup=mailprobe\nUMask=0027\n" in unit
+        done = run_as("mailprobe", f"umask 0027; {start}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "inbound" in report.read_text()
+        for path in (config / "checks.yaml", report, state / "history.sqlite"):
+            for user, unreadable in (("mailprobe", 0), ("nobody", 1)):
+                assert run_as(user, f"test -r /{path.relative_to(upper)}").returncode == unreadable, path
+
+        set_up(monitoring_timer="cron")
+        entry = (upper / "etc/cron.d/mailprobe").read_text().splitlines()[-1]
+        user, command = entry.split(None, 6)[5:]
+        report.unlink()
+        done = run_as(user, command.replace(r"\%", "%"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # nothing has changed since: no mail
+        assert "inbound" in report.read_text()
+    assert server.connections == 2
 
     users = (upper / "etc/passwd").read_text()
     (uid,) = re.findall(r"^mailprobe:x:(\d+):\d+::/var/lib/mailprobe:/usr/sbin/nologin$", users, re.MULTILINE)
-    assert report.stat().st_uid == int(uid) != 0
-    config = upper / "etc/mailprobe/checks.yaml"
-    assert (config.stat().st_uid, config.stat().st_mode & 0o777) == (0, 0o640)
+    assert 0 < int(uid) < 1000
+    assert (report.stat().st_uid, state.stat().st_uid, state.stat().st_mode & 0o777) == (int(uid), int(uid), 0o750)
+    definitions = (config / "checks.yaml").stat()
+    assert (definitions.st_uid, definitions.st_mode & 0o777) == (0, 0o640)
     assert Path("/etc/passwd").read_bytes() == of_this_machine
 
 
