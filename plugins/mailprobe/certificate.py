@@ -266,9 +266,9 @@ def _read_names(parsed: Any, facts: Certificate) -> None:
         return
     facts.names = [
         printable(str(name.value), limit=MAX_NAME)
-        for name in list(names)[:MAX_NAMES]
+        for name in names
         if isinstance(name, (x509.DNSName, x509.IPAddress, x509.RFC822Name))
-    ]
+    ][:MAX_NAMES]
 
 
 def _read_key(parsed: Any, facts: Certificate) -> None:
@@ -295,9 +295,9 @@ def _from_mapping(peer: Peer) -> Certificate:
     facts.self_signed = parsed.get("subject") == parsed.get("issuer")
     facts.names = [
         _name(kind, value)
-        for kind, value in parsed.get("subjectAltName", ())[:MAX_NAMES]
+        for kind, value in parsed.get("subjectAltName", ())
         if kind in ("DNS", "IP Address", "email")  # a directory's name is no text but a tuple
-    ]
+    ][:MAX_NAMES]
     facts.serial = printable(parsed.get("serialNumber", ""), limit=MAX_NAME) or None
     _note_times(facts, _cert_time(parsed["notBefore"]), _cert_time(parsed["notAfter"]))
     return facts
