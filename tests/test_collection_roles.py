@@ -657,8 +657,8 @@ def test_monitoring_with_its_defaults_makes_a_user_who_runs_the_report_and_nobod
         assert done.returncode == 0, done.stdout + done.stderr
         assert "inbound" in report.read_text()
         for path in (config / "checks.yaml", report, state / "history.sqlite"):
-            for user, unreadable in (("mailprobe", 0), ("nobody", 1)):
-                assert run_as(user, f"test -r /{path.relative_to(upper)}").returncode == unreadable, path
+            for user, status in (("mailprobe", 0), ("nobody", 1)):
+                assert run_as(user, f"test -r /{path.relative_to(upper)}").returncode == status, path
 
         set_up(monitoring_timer="cron")
         entry = (upper / "etc/cron.d/mailprobe").read_text().splitlines()[-1]

@@ -15,7 +15,7 @@ requirements:
   - Python 3.9 or newer on the host that runs the module; most options need nothing else there.
   - The Python package C(cryptography) on that host adds the certificate's key, and the facts of a certificate that was
     not verified; without it they are null, and a warning says so.
-  - The Python package C(dnspython) on that host for the options that say so; without it they fail.
+  - The Python package C(dnspython), or C(cryptography), on that host for the options that say so; without it they fail.
 notes:
   - Ansible masks every text, and every number, that contains the value of O(password) or O(token); with the password
     V(2), a greeting code of 220 is masked. Use long passwords.

@@ -116,7 +116,7 @@ class Module(AnsibleModule):
         super().fail_json(msg, **{**_result(blank, "unknown", [], healthy=False), **result})
 
 
-def run(options: type[Options], facts: type[Facts], probe: t.Callable[[t.Any], Report[t.Any]]) -> t.NoReturn:
+def run(options: type[TlsOptions], facts: type[Facts], probe: t.Callable[[t.Any], Report[t.Any]]) -> t.NoReturn:
     """Run a probe as a module: fail when something did not work, and return the whole report either way."""
     # Of a strange certificate or regular expression, Python's warnings would spoil the module's output.
     warnings.simplefilter("ignore")
