@@ -14,6 +14,8 @@ from ..common import CheckSpec
 from ..credentials import SOURCES
 from .yamlfile import Table
 
+_SOURCE_ENDS = tuple(f"_{source}" for source in SOURCES)
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -87,22 +89,26 @@ class Given:
 
 def merged(layers: list[Layer], declared: Mapping[str, Declaration]) -> dict[str, Given]:
     """The options that apply, the weakest layer first; null takes back."""
-    families: dict[str, tuple[str, ...]] = {name: (name,) for name, known in declared.items() if not known.secret}
-    for name in (name for name, known in declared.items() if known.secret):
-        # The ways to give one secret are one option: a check that has a file does not mean its group's command.
-        families[name] = (name, *(f"{name}_{source}" for source in SOURCES))
     given: dict[str, Given] = {}
     for layer in layers:
-        for family in families.values():
-            present = [key for key in family if key in layer.table]
-            if present:
-                for key in family:
-                    given.pop(key, None)
-            for key in present:
-                value = layer.table[key]
-                if value is not None:
-                    given[key] = Given(value, layer.table.lines[key], join(layer.where, key), layer.own)
+        present = {key: family for key in layer.table if (family := _family(key, declared))}
+        for family in present.values():
+            for key in family:
+                given.pop(key, None)
+        for key in present:
+            value = layer.table[key]
+            if value is not None:
+                given[key] = Given(value, layer.table.lines[key], join(layer.where, key), layer.own)
     return given
+
+
+def _family(key: str, declared: Mapping[str, Declaration]) -> tuple[str, ...]:
+    """All ways to give the option that a key gives; empty when it gives none."""
+    name = key if key in declared else next((key[: -len(end)] for end in _SOURCE_ENDS if key.endswith(end)), "")
+    if name not in declared or (name != key and not declared[name].secret):
+        return ()
+    # The ways to give one secret are one option: a check that has a file does not mean its group's command.
+    return (name, *(f"{name}{end}" for end in _SOURCE_ENDS)) if declared[name].secret else (name,)
 
 
 def blamed(file: str, layers: list[Layer], spec: CheckSpec, error: UsageError) -> Fault:

@@ -144,6 +144,8 @@ class Options:
     def __post_init__(self) -> None:
         for declared in declarations(type(self)):
             value = getattr(self, declared.name)
+            if value is declared.default and not declared.required:
+                continue  # as most are, in each of thousands of checks
             if declared.many:
                 for place, item in enumerate(value, start=1):
                     _check(declared, item, f"value {place}: " if len(value) > 1 else "")
@@ -182,6 +184,8 @@ LINE_BREAKERS = frozenset({"Cc", "Zl", "Zp"})
 def _check_text(declared: Declaration, value: str, wrong: Callable[[str], UsageError]) -> None:
     if len(value) > MAX_VALUE:
         raise UsageError(declared.name, f"has {len(value)} characters, {MAX_VALUE} are the most")
+    if value.isprintable():
+        return
     allowed = "\t\r\n" if declared.multiline else ""
     for position, character in enumerate(value, start=1):
         category = unicodedata.category(character)

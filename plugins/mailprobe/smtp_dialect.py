@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .codes import Code, Severity, Stage
 from .conversation import MAX_REPLY_LINES, Conversation, Turn
@@ -225,8 +225,10 @@ class Smtp(Conversation):
 # Pure helpers.
 
 
-@dataclass(frozen=True)
-class ReplyLine:
+_REPLY_LINE = re.compile(r"([2-5][0-9][0-9])(?:([ -]).*)?", re.DOTALL)
+
+
+class ReplyLine(NamedTuple):
     """One line of a reply: its code, and whether it is the last."""
 
     code: int
@@ -235,7 +237,7 @@ class ReplyLine:
 
 def parse_reply_line(line: str) -> ReplyLine | None:
     """RFC 5321 4.2: a code, a hyphen when more lines follow, a text; None if it is none. Codes up to 599 are in use."""
-    found = re.fullmatch(r"([2-5][0-9][0-9])(?:([ -]).*)?", line, re.DOTALL)
+    found = _REPLY_LINE.fullmatch(line)
     return ReplyLine(int(found[1]), found[2] != "-") if found else None
 
 
@@ -248,6 +250,8 @@ def parameters(offered: list[str], keyword: str) -> list[str] | None:
     """The parameters of an extension, None when it is not offered. The old form `AUTH=LOGIN` counts, too."""
     found: list[str] | None = None
     for line in offered:
+        if line[: len(keyword)].upper() != keyword:
+            continue
         first, *rest = line.replace("=", " ", 1).split(" ") if line.upper().startswith("AUTH=") else line.split(" ")
         if first.upper() == keyword:
             found = (found or []) + [word for word in rest if word]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
+from contextlib import suppress
+from typing import Any, Callable, TypeVar
 
 from .codes import Code
 from .network import Deadline
@@ -21,14 +24,20 @@ MAX_LITERALS = 100
 # What one read takes at the most: the size of a TLS record.
 CHUNK = 16384
 
+R = TypeVar("R")
+
 
 class Stream:
     """A connected socket. The time limit is asked anew before every read and write, so that dripping octets, which any
     limit for a single read would allow, cannot stretch it. Raises OSError, and `Unfinished` where a limit is exceeded.
+
+    The socket itself never blocks: with a time limit of its own it would take three times the system calls, and in a
+    report's threads each of them is an occasion to wait for the other ones.
     """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self.deadline = deadline
+        sock.setblocking(False)
         self._sock = sock
         self._buffer = bytearray()
         self._heard = 0
@@ -70,10 +79,9 @@ class Stream:
 
     def peek(self) -> bool:
         """Receive what has come already, without waiting for more; false at the end of the stream."""
-        sock = self._timed()
-        sock.settimeout(0)
+        self.deadline.remaining()
         try:
-            data = sock.recv(CHUNK)
+            data = self._sock.recv(CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return True
         return self._keep(data)
@@ -84,29 +92,28 @@ class Stream:
         # One buffer a command: on loopback, many small writes cost 40 ms each (Nagle and delayed acknowledgement).
         rest = memoryview(data)
         while rest:
-            rest = rest[self._timed().send(rest) :]
+            rest = rest[self._awaited(select.POLLOUT, self._sock.send, rest) :]
 
     def start_tls(self, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLSocket:
         """The handshake; raises what the ssl module raises."""
-        sock = context.wrap_socket(self._timed(), server_hostname=server_name, do_handshake_on_connect=False)
+        sock = context.wrap_socket(self._sock, server_hostname=server_name, do_handshake_on_connect=False)
         # The plain socket has given its descriptor away: from here on this one is to be closed.
         self._sock = sock
-        sock.do_handshake()
+        self._awaited(select.POLLIN, sock.do_handshake)
         return sock
 
     def close(self, polite: bool) -> None:
         """Close; over TLS and when `polite`, say first that nothing more will come (RFC 8446 6.1)."""
         if polite and self.tls is not None:
-            try:
-                # Without waiting for the same from the server.
-                self.tls.settimeout(0)
+            # It has gone already, or has not said the same yet: nothing that matters after the farewell.
+            with suppress(OSError, ValueError):
                 self.tls.unwrap()
-            except (OSError, ValueError):
-                pass  # It has gone already, or waits for its part: nothing that matters after the farewell.
         self._sock.close()
 
     def _receive(self) -> bool:
-        return self._keep(self._timed().recv(CHUNK))
+        if self.tls is None or not self.tls.pending():
+            self._wait(select.POLLIN)  # as a rule there is nothing yet
+        return self._keep(self._awaited(select.POLLIN, self._sock.recv, CHUNK))
 
     def _keep(self, data: bytes) -> bool:
         self._heard += len(data)
@@ -120,6 +127,22 @@ class Stream:
         del self._buffer[:count]
         return taken
 
-    def _timed(self) -> socket.socket:
-        self._sock.settimeout(self.deadline.remaining())
-        return self._sock
+    def _awaited(self, event: int, act: Callable[..., R], *arguments: Any) -> R:
+        """The result of an operation on the socket that needs an event, or whatever else TLS needs in its place."""
+        while True:
+            self.deadline.remaining()
+            try:
+                return act(*arguments)
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT)
+            except BlockingIOError:
+                self._wait(event)
+
+    def _wait(self, event: int) -> None:
+        """Until the socket is ready for that, or at its end."""
+        waiting = select.poll()  # select() itself takes no descriptor beyond 1,023
+        waiting.register(self._sock, event)
+        if not waiting.poll(self.deadline.remaining() * 1000):
+            raise socket.timeout("the time limit has passed")
