@@ -11,7 +11,7 @@ from nagios_checks.arguments import parse, to_options, to_ranges
 from nagios_checks.common import CheckSpec, build, parser
 from nagios_checks.demo import USER
 from nagios_checks.demo.host import DemoHost
-from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past
+from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past, dumped
 
 NOW = datetime(2026, 11, 23, 17, 10, tzinfo=timezone.utc)
 SPECS = {"smtp": smtp.CHECK, "pop3": pop3.CHECK, "imap": imap.CHECK}
@@ -27,7 +27,7 @@ def outcome(name: str, protocol: str, *arguments: object, group: str | None = No
     report = resource.report
     assert report is not None
     made = Outcome(name, protocol, report.where, str(check.state), check.summary_str, group, perfdata=check.perfdata)
-    made.report = report.to_dict()
+    made.document = dumped(report.to_dict())
     for result in check.results:
         metric = result.metric
         if isinstance(problem := metric.value, Problem):

@@ -25,10 +25,10 @@ from markdown_it import MarkdownIt
 from prometheus_client.parser import text_string_to_metric_families
 
 from mailprobe.codes import HINTS, Code
-from nagios_checks.report.formats import FORMATS, Choices
+from nagios_checks.report.formats import FORMATS, Choices, render
 from nagios_checks.report.formats.page import MAX_HEALTHY
 from nagios_checks.report.formats.view import MAX_FINDINGS, cell
-from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past
+from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past, dumped
 
 from . import outcomes
 from .outcomes import NOW, demo_outcomes, health, outcome, past
@@ -75,7 +75,7 @@ def eight(seven: list[Outcome]) -> Health:
 
 
 def written(format_name: str, run: Health, **choices: bool) -> str:
-    return FORMATS[format_name](run, Choices(**choices))
+    return "".join(render(format_name, run, Choices(**choices)))
 
 
 def ill(text: str) -> Outcome:
@@ -111,7 +111,7 @@ def ill(text: str) -> Outcome:
         ],
         measurements=[Measurement(text, 1.0, ""), Measurement("unseen_INBOX", 2.0), Measurement("time", 1.5, "s")],
         perfdata=[text],
-        report=report,
+        document=dumped(report),
         past=past("critical", flapping=True),
     )
 
@@ -245,7 +245,7 @@ def test_a_server_that_is_asked_for_real_and_says_markup_is_quoted(tmp_path: Pat
     assert "<script" not in shown["html"]
     assert "<img" not in shown["html"] + shown["json"] + shown["junit"]
     assert "<img src=x onerror=alert(1)>" in shown["text"]  # a mail in plain text quotes it as it is
-    assert json.loads(shown["json"])["checks"][0]["report"]["transcript"] == (found.report or {})["transcript"]
+    assert json.loads(shown["json"])["checks"][0]["report"]["transcript"] == found.report["transcript"]
 
 
 # The page.
@@ -322,9 +322,8 @@ def test_the_page_tells_all_of_a_check(eight: Health) -> None:
 
 def test_certificates_are_told_once_each_and_the_first_to_expire_is_on_top(seven: list[Outcome]) -> None:
     chained = copy.deepcopy(seven[0])
-    assert chained.report
     issuer = {"subject": "CN=Middle CA", "issuer": "CN=Root", "not_after": "2026-12-24T00:00:00+00:00", "days_left": 30}
-    chained.report["chain"] = [chained.report["certificate"], issuer]
+    chained.document = dumped({**chained.report, "chain": [chained.report["certificate"], issuer]})
     page = written("html", health([*seven, chained]))
     table = re.search('<table class="certificates.*?</table>', page, re.DOTALL)
     assert table
@@ -338,11 +337,11 @@ def test_certificates_are_told_once_each_and_the_first_to_expire_is_on_top(seven
 
 
 def expiry(found: Outcome) -> str:
-    return str((found.report or {})["certificate"]["not_after"])[:10]
+    return str(found.report["certificate"]["not_after"])[:10]
 
 
 def issuer_of(found: Outcome) -> str:
-    return str((found.report or {})["certificate"]["issuer"])
+    return str(found.report["certificate"]["issuer"])
 
 
 def test_of_thousands_of_healthy_checks_the_page_has_a_row_each_but_no_details(seven: list[Outcome]) -> None:
@@ -436,8 +435,8 @@ def test_the_json_document_is_as_its_schema_says_and_has_everything(eight: Healt
     jsonschema.validate(document, SCHEMA, format_checker=jsonschema.FormatChecker())
     assert [check["name"] for check in document["checks"]] == [found.name for found in eight.outcomes]
     for check, found in zip(document["checks"], eight.outcomes):
-        assert check["report"] == found.report
-        assert check["findings"] == [dataclasses.asdict(finding) for finding in found.findings]
+        assert check["report"] == (None if found.document is None else found.report)
+        assert check["findings"] == [finding._asdict() for finding in found.findings]
         assert check["perfdata"] == found.perfdata
     trends = {trend["metric"]: trend["values"] for trend in document["checks"][0]["past"]["trends"]}
     assert trends["certificate_days"][0] == {"time": "2026-11-09T18:10:00+00:00", "value": 60}
@@ -446,8 +445,7 @@ def test_the_json_document_is_as_its_schema_says_and_has_everything(eight: Healt
 def test_json_has_no_number_that_is_none_and_no_character_that_begins_markup() -> None:
     found = ill("<a>&")
     found.measurements.append(Measurement("x", math.inf))
-    assert found.report
-    found.report["odd"] = {"x": [math.nan, -math.inf]}
+    found.document = dumped({**found.report, "odd": {"x": [math.nan, -math.inf]}})
     shown = written("json", health([found]))
     assert not set(shown) & set("<>&")
     document = json.loads(shown, parse_constant=pytest.fail)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nagios_checks.report.formats import FORMATS, Choices
-from nagios_checks.report.outcome import Health, Outcome
+from nagios_checks.report.formats import Choices, render
+from nagios_checks.report.outcome import Health, Outcome, dumped
 
 from . import browser, outcomes
 from .browser import Browser
@@ -67,7 +67,7 @@ def page(run: Health, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def saved(shown: Health, folder: Path) -> str:
     path = folder / "report.html"
-    path.write_text(FORMATS["html"](shown, Choices()), encoding="utf-8")
+    path.write_text("".join(render("html", shown, Choices())), encoding="utf-8")
     return path.as_uri()
 
 
@@ -213,9 +213,9 @@ def test_what_a_server_says_runs_nothing_and_breaks_no_page(chromium: Browser, t
     found = evil(tmp_path)
     found.past = past("critical")
     certificate = {"subject": "y" * 500, "issuer": "z" * 500, "not_after": "2027-01-01T00:00:00+00:00", "days_left": 38}
-    assert found.report
-    found.report["certificate"] = {**certificate, "names": ["<b>" + "w" * 300] * 5}
-    found.report["transcript"].append("v" * 3000)
+    certificate = {**certificate, "names": ["<b>" + "w" * 300] * 5}
+    said = [*found.report["transcript"], "v" * 3000]
+    found.document = dumped({**found.report, "certificate": certificate, "transcript": said})
     chromium.look(width=width)
     chromium.open(saved(health([found] * 3), tmp_path))
     chromium.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
@@ -276,7 +276,7 @@ def web_server(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def test_the_page_asks_for_nothing_more_and_does_not_complain(chromium: Browser, run: Health) -> None:
     chromium.look()
-    with web_server(FORMATS["html"](run, Choices())) as (address, asked):
+    with web_server("".join(render("html", run, Choices()))) as (address, asked):
         chromium.open(address)
         chromium.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
         assert chromium.evaluate("document.querySelectorAll('.chart svg').length") > 0

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from mailprobe.codes import STATES
 
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 
 
-@dataclass(frozen=True)
-class Measurement:
+# Tuples, since a report of thousands of checks has tens of thousands of them.
+
+
+class Measurement(NamedTuple):
     """One metric: `name` as in the performance data, `unit` of it (`s`, `B`, `%`) or empty."""
 
     name: str
@@ -22,8 +27,7 @@ class Measurement:
     unit: str = ""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What is wrong: a problem of the probe's, or a measurement outside of its range (then `code` is the metric's name,
     and `stage` and `hint` are empty).
     """
@@ -52,8 +56,9 @@ class Past:
 
 @dataclass
 class Outcome:
-    """One check's verdict. `state` is a word of STATES, `summary` the words of its status line, `report` the probe's
-    whole report as `Report.to_dict()` gives it; None when there was no run of it (our own bug, or interrupted).
+    """One check's verdict. `state` is a word of STATES, `summary` the words of its status line, `document` the probe's
+    whole report, what `Report.to_dict()` gives, as JSON; None when there was no run of it (our own bug, or
+    interrupted). As a text it takes a third of the memory, and goes from process to process as it is.
     """
 
     name: str
@@ -65,8 +70,13 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     perfdata: list[str] = field(default_factory=list)
-    report: dict[str, Any] | None = None
+    document: str | None = None
     past: Past | None = None
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """The probe's report; empty when there is none."""
+        return _loaded(self.document) if self.document else {}
 
 
 @dataclass
@@ -96,3 +106,30 @@ class Health:
     def worst_first(self) -> list[Outcome]:
         """The outcomes as a reader wants them: the bad ones first, else in the order of the file."""
         return sorted(self.outcomes, key=lambda outcome: STATES.index(outcome.state))
+
+
+def dumped(value: Any) -> str:
+    """`value` as JSON: in ASCII, on one line, and without a character that begins markup where it is pasted."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for every number that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+@lru_cache(maxsize=2)
+def _loaded(document: str) -> Mapping[str, Any]:
+    """Read again for each check that is told of, and kept while that one is."""
+    loaded: Mapping[str, Any] = json.loads(document)
+    return loaded

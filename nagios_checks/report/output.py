@@ -7,12 +7,15 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterable
 
 # What a web server or the textfile collector may read, as far as the umask allows.
 MODE = 0o644
+# Of files. A character that cannot be encoded, half of a pair, is shown as an escape.
+ENCODING, ERRORS = "utf-8", "backslashreplace"
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, pieces: Iterable[str]) -> None:
     """Write a file so that who reads it sees the old one or the new one, never half of one. Raises OSError.
 
     What is no ordinary file (a pipe, /dev/stdout whatever that is) is written to as it is.
@@ -22,15 +25,14 @@ def write(path: str, text: str) -> None:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
         mode = stat.S_IFREG | (MODE & ~_umask())
-    data = text.encode("utf-8", "backslashreplace")
     if not stat.S_ISREG(mode) or path.startswith("/dev/"):
-        with open(path, "wb") as stream:
-            stream.write(data)
+        with open(path, "w", encoding=ENCODING, errors=ERRORS, newline="") as stream:
+            stream.writelines(pieces)
         return
     descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
     try:
-        with open(descriptor, "wb") as stream:
-            stream.write(data)
+        with open(descriptor, "w", encoding=ENCODING, errors=ERRORS, newline="") as stream:
+            stream.writelines(pieces)
             stream.flush()
             os.fchmod(stream.fileno(), stat.S_IMODE(mode))
             os.fsync(stream.fileno())  # some file systems notice only here that they are full
@@ -47,13 +49,14 @@ def _umask() -> int:
     return mask
 
 
-def print_text(text: str) -> None:
+def print_text(pieces: Iterable[str]) -> None:
     """Print what a terminal of any encoding can show; one who stopped reading wants no more. Raises OSError."""
     if sys.stdout is None:
         return  # somebody closed it before we began
     try:
         encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        for piece in pieces:
+            sys.stdout.write(piece.encode(encoding, ERRORS).decode(encoding))
         sys.stdout.flush()
     except OSError as error:
         # What is still buffered would fail again when Python ends, and that makes exit code 120.

@@ -1,12 +1,23 @@
-"""The formats of the report: each a function from the run's health to a text that can be written to a file."""
+"""The formats of the report: each a module that turns the run's health into a text, piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Callable
 
 from ..outcome import Health
+
+_MODULES = {
+    "text": "text",
+    "html": "page",
+    "markdown": "markdown",
+    "json": "document",
+    "junit": "junit",
+    "prometheus": "prometheus",
+}
+FORMATS = tuple(_MODULES)
 
 
 @dataclass(frozen=True)
@@ -16,53 +27,9 @@ class Choices:
     all: bool = False
 
 
-Format = Callable[[Health, Choices], str]
-
-
-# Each module is imported when it is needed: a cron mail does not wait for Jinja.
-
-
-def _text(health: Health, choices: Choices) -> str:
-    from .text import render
-
-    return render(health, choices)
-
-
-def _html(health: Health, choices: Choices) -> str:
-    from .page import render
-
-    return render(health, choices)
-
-
-def _markdown(health: Health, choices: Choices) -> str:
-    from .markdown import render
-
-    return render(health, choices)
-
-
-def _json(health: Health, choices: Choices) -> str:
-    from .document import render
-
-    return render(health, choices)
-
-
-def _junit(health: Health, choices: Choices) -> str:
-    from .junit import render
-
-    return render(health, choices)
-
-
-def _prometheus(health: Health, choices: Choices) -> str:
-    from .prometheus import render
-
-    return render(health, choices)
-
-
-FORMATS: Mapping[str, Format] = {
-    "text": _text,
-    "html": _html,
-    "markdown": _markdown,
-    "json": _json,
-    "junit": _junit,
-    "prometheus": _prometheus,
-}
+def render(name: str, health: Health, choices: Choices) -> Iterator[str]:
+    """The report in one of FORMATS, in pieces of any size: that of 10,000 checks need not be in memory as a whole."""
+    # Imported when it is needed: a cron mail does not wait for Jinja.
+    module = import_module(f".{_MODULES[name]}", __name__)
+    pieces: Callable[[Health, Choices], Iterator[str]] = module.render
+    return pieces(health, choices)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from dataclasses import asdict
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from ..outcome import EXIT_CODES, Health, Outcome, Past
+from ..outcome import EXIT_CODES, Health, Outcome, Past, dumped
 from . import Choices
 
 # Raised when a key goes or changes its meaning; a new key is no new version.
 VERSION = 1
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The document, a line for each check; in ASCII, and without a character that begins markup where it is pasted."""
     head = {
         "version": VERSION,
@@ -29,24 +26,18 @@ def render(health: Health, choices: Choices) -> str:
         "notes": list(health.notes),
     }
     # Line by line, because an indented document of thousands of checks takes seconds, and several times the memory.
-    lines = ["{"]
-    lines += [f"{_dumped(key)}: {_dumped(value)}," for key, value in head.items()]
-    lines.append('"checks": [')
-    separators = itertools.chain(itertools.repeat(",", max(0, len(health.outcomes) - 1)), [""])
-    lines += [_dumped(_check(outcome)) + separator for outcome, separator in zip(health.outcomes, separators)]
-    return "\n".join([*lines, "]", "}", ""])
+    yield "{\n"
+    yield from (f"{dumped(key)}: {dumped(value)},\n" for key, value in head.items())
+    yield '"checks": ['
+    separator = "\n"
+    for outcome in health.outcomes:
+        yield separator + _check(outcome)
+        separator = ",\n"
+    yield "\n]\n}\n"
 
 
-def _dumped(value: Any) -> str:
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _check(outcome: Outcome) -> dict[str, Any]:
-    return {
+def _check(outcome: Outcome) -> str:
+    known = {
         "name": outcome.name,
         "group": outcome.group,
         "protocol": outcome.protocol,
@@ -54,12 +45,13 @@ def _check(outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state,
         "exit_code": EXIT_CODES[outcome.state],
         "summary": outcome.summary,
-        "findings": [asdict(finding) for finding in outcome.findings],
-        "measurements": [asdict(measurement) for measurement in outcome.measurements],
+        "findings": [finding._asdict() for finding in outcome.findings],
+        "measurements": [measurement._asdict() for measurement in outcome.measurements],
         "perfdata": list(outcome.perfdata),
         "past": None if outcome.past is None else _past(outcome.past),
-        "report": outcome.report,
     }
+    # The probe's report is JSON already.
+    return f'{dumped(known)[:-1]}, "report": {outcome.document or "null"}}}'
 
 
 def _past(past: Past) -> dict[str, Any]:
@@ -78,14 +70,3 @@ def _past(past: Past) -> dict[str, Any]:
 
 def _time(time: datetime) -> str:
     return time.astimezone(timezone.utc).isoformat(timespec="seconds")
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for every number that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

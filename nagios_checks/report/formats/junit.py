@@ -20,13 +20,13 @@ from .view import cell, elapsed, findings, place, since, summary, transcript
 RESULTS = {"critical": "failure", "warning": "failure", "unknown": "error"}
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The document, with its XML declaration."""
     root = ET.Element("testsuites")
     for number, (name, outcomes) in enumerate(_suites(health).items()):
         _add_suite(root, number, name, outcomes, health)
     ET.indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+    yield f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _suites(health: Health) -> dict[str, list[Outcome]]:

@@ -35,9 +35,9 @@ ICONS = {"critical": "\N{CROSS MARK}", "warning": "\N{WARNING SIGN}", "unknown":
 ICONS["ok"] = "\N{WHITE HEAVY CHECK MARK}"
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The report as GitHub Flavored Markdown; with `all`, the table has the healthy checks, too."""
-    return "\n".join(_lines(health, choices)) + "\n"
+    return (f"{line}\n" for line in _lines(health, choices))
 
 
 def _lines(health: Health, choices: Choices) -> Iterator[str]:

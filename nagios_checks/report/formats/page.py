@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -37,11 +37,11 @@ TRENDS = {"time": "Time", "certificate_days": "Certificate"}
 CHART_WIDTH, CHART_HEIGHT, CHART_BASE = 100.0, 36.0, 38.0
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The page; every check is on it, whatever `choices.all` is."""
     template, style = _template()
     style_hash = "sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return template.render(page=_page(health), style=style, style_hash=style_hash, version=__version__)
+    return template.generate(page=_page(health), style=style, style_hash=style_hash, version=__version__)
 
 
 @lru_cache(maxsize=1)

@@ -49,11 +49,11 @@ class HealthCollector(Collector):
             yield gauge
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The metrics in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(HealthCollector(health))
-    return generate_latest(registry).decode()
+    yield generate_latest(registry).decode()
 
 
 def _families(health: Health) -> Mapping[str, Family]:
@@ -87,7 +87,7 @@ def _samples(outcome: Outcome) -> Iterator[tuple[str, str, float, Mapping[str, s
         if finding.state != "ok":
             more = {"code": finding.code, "state": finding.state}
             yield "mailprobe_finding", "What is wrong, as a code that the README explains; always 1.", 1, more
-    not_after = instant(((outcome.report or {}).get("certificate") or {}).get("not_after"))
+    not_after = instant((outcome.report.get("certificate") or {}).get("not_after"))
     if not_after:
         words = "When the server's certificate expires."
         yield "mailprobe_certificate_expiry_timestamp_seconds", words, not_after.timestamp(), {}

@@ -28,9 +28,9 @@ PLAIN = {
 }
 
 
-def render(health: Health, choices: Choices) -> str:
+def render(health: Health, choices: Choices) -> Iterator[str]:
     """The report in ASCII, no line longer than 78 characters."""
-    return "\n".join(_lines(health, choices)) + "\n"
+    return (f"{line}\n" for line in _lines(health, choices))
 
 
 def _lines(health: Health, choices: Choices) -> Iterator[str]:

@@ -159,12 +159,12 @@ def measured(outcome: Outcome, name: str) -> float | None:
 
 def elapsed(outcome: Outcome) -> float | None:
     """Seconds for the whole check; None when it did not run."""
-    return _number((outcome.report or {}).get("elapsed"))
+    return _number(outcome.report.get("elapsed"))
 
 
 def stages(outcome: Outcome) -> list[tuple[str, float]]:
     """The stages of the conversation that took place, with their seconds."""
-    timings: Mapping[str, Any] = (outcome.report or {}).get("timings") or {}
+    timings: Mapping[str, Any] = outcome.report.get("timings") or {}
     found = ((str(name), _number(value)) for name, value in timings.items())
     return [(name, value) for name, value in found if value is not None]
 
@@ -180,7 +180,7 @@ def _number(value: Any) -> float | None:
 
 def transcript(outcome: Outcome) -> list[str]:
     """The conversation, each line cut and inert, less what is left out of its middle."""
-    lines: Sequence[str] = (outcome.report or {}).get("transcript") or []
+    lines: Sequence[str] = outcome.report.get("transcript") or []
     left_out = len(lines) - TRANSCRIPT_HEAD - TRANSCRIPT_TAIL
     if left_out > 0:
         notice = f"=== {left_out} lines left out, the json format has them all"
@@ -190,7 +190,7 @@ def transcript(outcome: Outcome) -> list[str]:
 
 def facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
     """What the probe learned of the server, as (name, words); what is not known is left out."""
-    report = outcome.report or {}
+    report = outcome.report
     parts: Sequence[Mapping[str, Any]] = report.get("addresses") or []
     if parts:
         yield "addresses", ", ".join(f"{part.get('address')} ({part.get('state')})" for part in parts)
@@ -241,7 +241,7 @@ def certificates(health: Health) -> list[CertificateUse]:
 
 
 def _certificates(outcome: Outcome) -> Iterator[tuple[tuple[object, ...], CertificateUse]]:
-    report = outcome.report or {}
+    report = outcome.report
     sources = [report, *(report.get("addresses") or [])]
     seen = set()
     for source in sources:
