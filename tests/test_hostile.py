@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,14 @@ def test_a_search_in_a_process_finds_what_a_search_here_does() -> None:
         assert patterns.search(pattern, text, 10) == bool(re.search(pattern, text))
     with pytest.raises(socket.timeout):
         patterns.search(CATASTROPHE, f"250 {'a' * 60}b", 0.3)
+
+
+def test_the_alarm_of_an_expression_is_its_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine it may come first."""
+    monkeypatch.setattr(patterns.subprocess, "run", partial(late, patterns.subprocess.run))
+    with pytest.raises(socket.timeout):
+        patterns.search(CATASTROPHE, f"250 {'a' * 60}b", 0.3)
+
+
+def late(run: Any, *arguments: Any, timeout: float, **more: Any) -> Any:
+    return run(*arguments, timeout=timeout + 20, **more)

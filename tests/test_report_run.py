@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,22 @@ def checks(tmp_path: Path, servers: dict[str, Scripted]) -> Callable[..., Path]:
 def done(path: Path, **limits: Any) -> list[Outcome]:
     """The outcomes of a run in this process."""
     config = load(str(path), PROTOCOLS)
-    return run(
-        config, str(path), Limits(**{"workers": 8, "per_host": 8, **limits}), lambda outcome: None
-    ).health.outcomes
+    return run(config, str(path), Limits(**{"workers": 8, "per_host": 8, **limits}), unwatched).health.outcomes
+
+
+def unwatched(total: int) -> Any:
+    """A run that nobody looks at."""
+    return nullcontext(lambda outcome: None)
 
 
 # What a run finds.
 
 
-def test_a_verdict_is_the_one_of_the_single_check(checks: Callable[..., Path], servers: dict[str, Scripted]) -> None:
-    outcomes = done(checks("well", "defers", "refuses"))
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_verdict_is_the_one_of_the_single_check(
+    checks: Callable[..., Path], servers: dict[str, Scripted], processes: int
+) -> None:
+    outcomes = done(checks("well", "defers", "refuses"), processes=processes)
     for outcome, name in zip(outcomes, ("well", "defers", "refuses")):
         single = check_smtp("-H", "127.0.0.1", "-p", servers[name].port)
         assert outcome.state == single.state
@@ -82,7 +89,6 @@ def test_a_verdict_is_the_one_of_the_single_check(checks: Callable[..., Path], s
         else:
             assert words == single.first_line.partition(" | ")[0]
         assert {datum.partition("=")[0] for datum in outcome.perfdata} == set(single.perfdata())
-        assert outcome.report is not None
         assert outcome.report.keys() == check_smtp(
             "-H", "127.0.0.1", "-p", servers[name].port, "--json"
         ).json.keys() - {
@@ -93,9 +99,11 @@ def test_a_verdict_is_the_one_of_the_single_check(checks: Callable[..., Path], s
         }
 
 
-def test_the_outcomes_are_in_the_order_of_the_file(checks: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_outcomes_are_in_the_order_of_the_file(checks: Callable[..., Path], processes: int) -> None:
     names = ("refuses", "well", "defers", "well")
-    assert [outcome.name for outcome in done(checks(*names))] == [f"{n} {p}" for p, n in enumerate(names, start=1)]
+    outcomes = done(checks(*names), processes=processes)
+    assert [outcome.name for outcome in outcomes] == [f"{n} {p}" for p, n in enumerate(names, start=1)]
 
 
 def test_a_finding_has_its_code_stage_and_hint(checks: Callable[..., Path]) -> None:
@@ -121,8 +129,9 @@ def test_findings_are_sorted_worst_first(checks: Callable[..., Path]) -> None:
     assert [finding.state for finding in outcome.findings] == ["critical", "warning", "unknown"]
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 def test_our_own_bug_is_an_unknown_of_that_check_and_no_other(
-    checks: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    checks: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
     def bug(*dummy: object) -> None:
         raise LookupError("no\nsuch\x1b[31mthing")
@@ -130,10 +139,10 @@ def test_our_own_bug_is_an_unknown_of_that_check_and_no_other(
     path = checks("well", "well")
     config = load(str(path), PROTOCOLS)
     monkeypatch.setattr("nagios_checks.report.run._measurement", bug)
-    outcomes = run(config, str(path), Limits(2, 2), lambda outcome: None).health.outcomes
+    outcomes = run(config, str(path), Limits(2, 2, processes=processes), unwatched).health.outcomes
     assert [outcome.state for outcome in outcomes] == ["unknown", "unknown"]
     assert outcomes[0].summary == r"internal error, please report it: LookupError: no\x0asuch\x1b[31mthing"
-    assert outcomes[0].report is None
+    assert outcomes[0].document is None
 
 
 # The command.
@@ -166,13 +175,6 @@ def test_each_format_goes_where_it_is_told(checks: Callable[..., Path], tmp_path
         assert "defers 2" in (tmp_path / file).read_text(encoding="utf-8")
     states = {check["name"]: check["state"] for check in json.loads((tmp_path / "r.json").read_text())["checks"]}
     assert states == {"well 1": "ok", "defers 2": "warning"}
-
-
-def test_the_formats_are_those_there_are() -> None:
-    from nagios_checks.report.command import FORMATS as NAMED
-    from nagios_checks.report.formats import FORMATS
-
-    assert tuple(FORMATS) == NAMED
 
 
 @pytest.mark.parametrize(
@@ -219,15 +221,16 @@ def test_check_config_runs_nothing(checks: Callable[..., Path], servers: dict[st
     assert servers["well"].connections == 0
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 def test_a_secret_that_is_not_there_costs_its_own_check_only(
-    checks: Callable[..., Path], tmp_path: Path, servers: dict[str, Scripted]
+    checks: Callable[..., Path], tmp_path: Path, servers: dict[str, Scripted], processes: int
 ) -> None:
     path = checks("well", "well")
     content = json.loads(path.read_text())
     content["checks"][1].update({"username": "u", "tls": "starttls", "password_file": "/nonexistent"})
     path.write_text(json.dumps(content))
     words = f"{path}:1: checks[1].password_file: '/nonexistent' cannot be read: No such file or directory"
-    ended = report(path, "--all")
+    ended = report(path, "--all", "--processes", processes)
     assert (ended.code, ended.errors) == (3, f"{words}\n")
     assert "well 1" in ended.output
     assert "cannot be read" in ended.output
@@ -256,23 +259,42 @@ def test_what_has_not_begun_at_the_deadline_is_unknown_and_said_so(checks: Calla
     assert "not run" in ended.output.partition("well 2")[2]
 
 
-def test_a_run_that_missed_checks_is_never_ok(checks: Callable[..., Path]) -> None:
-    ended = report(checks(*["well"] * 20), "--workers", 1, "--deadline", "0.001s", "--format", "json")
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_run_that_missed_checks_is_never_ok(checks: Callable[..., Path], processes: int) -> None:
+    ended = report(
+        checks(*["well"] * 20), "--workers", 2, "--processes", processes, "--deadline", "0.001s", "--format", "json"
+    )
     states = {check["state"] for check in ended.json["checks"]}
     assert ended.code == 3
     assert states in ({"unknown"}, {"ok", "unknown"})
 
 
+def test_who_ignores_the_end_of_children_passes_that_on_and_it_changes_nothing(checks: Callable[..., Path]) -> None:
+    """As a daemon does that wants no zombies; then nobody could learn how a process has ended."""
+    command = [sys.executable, "-m", "nagios_checks.cli", "report", str(checks("well", "well")), "--processes", "2"]
+    ended = subprocess.run(
+        ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *command], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_reports_what_is_done_so_far(
-    checks: Callable[..., Path], servers: dict[str, Scripted], signal_: signal.Signals
+    checks: Callable[..., Path], servers: dict[str, Scripted], signal_: signal.Signals, processes: int
 ) -> None:
     path = checks("well", "silent", "well", timeout=60)
     command = [sys.executable, "-m", "nagios_checks.cli", "report", path, "--format", "json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--processes", str(processes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     while not (servers["well"].connections == 2 and all(servers["well"].endings) and servers["silent"].connections):
         assert process.poll() is None
-    process.send_signal(signal_)
+    os.killpg(process.pid, signal_)  # to all processes, as a terminal and systemd send it
     output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (3, "")
     document = json.loads(output)
@@ -283,11 +305,12 @@ def test_ctrl_c_reports_what_is_done_so_far(
     assert "not run: the run was interrupted" in document["notes"][0]
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 def test_a_host_sees_no_more_conversations_at_once_than_it_may(
-    checks: Callable[..., Path], servers: dict[str, Scripted]
+    checks: Callable[..., Path], servers: dict[str, Scripted], processes: int
 ) -> None:
     """Nobody but the first two has begun when the deadline comes, although there are workers for all."""
-    outcomes = done(checks(*["silent"] * 8, timeout=1), workers=8, per_host=2, deadline=0.5)
+    outcomes = done(checks(*["silent"] * 8, timeout=1), workers=8, per_host=2, deadline=0.5, processes=processes)
     assert [outcome.state for outcome in outcomes] == ["critical"] * 2 + ["unknown"] * 6
     assert servers["silent"].connections == 2
 
@@ -366,11 +389,14 @@ def test_a_pipe_as_output_is_written_to_as_it_is(checks: Callable[..., Path], tm
 # The terminal.
 
 
-def test_a_terminal_sees_how_far_it_is_and_a_pipe_nothing(checks: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_terminal_sees_how_far_it_is_and_a_pipe_nothing(
+    checks: Callable[..., Path], tmp_path: Path, processes: int
+) -> None:
     path = checks("well", "refuses")
     assert report(path).errors == ""
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "nagios_checks.cli", "report", path]
+    command = [sys.executable, "-m", "nagios_checks.cli", "report", path, "--processes", str(processes)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env={**os.environ, "TERM": "xterm"})
     os.close(terminal)
     seen = b""

@@ -15,6 +15,7 @@ from mailprobe.codes import STATES
 from mailprobe.text import printable
 
 from ..arguments import EXIT_UNKNOWN, NUMBERS, Misuse
+from .formats import FORMATS
 from .outcome import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .outcome import Health
     from .plan import Config
 
-FORMATS = ("text", "html", "markdown", "json", "junit", "prometheus")
 # Of 1,000 checks 100 may be silent until their time limit and still hold up none of the others.
 WORKERS = 128
 # Servers take a few sessions from one address as normal; at 10 and more rate limits begin.
@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("How to run")
     add = group.add_argument
     add("--workers", type=_count, default=WORKERS, metavar="N", help=f"Checks at once. Default: {WORKERS}.")
+    add(
+        "--processes",
+        type=_count,
+        metavar="N",
+        help="That the checks are shared out to. Default: as many as there are CPUs, with few checks fewer.",
+    )
     add("--per-host", type=_count, default=PER_HOST, metavar="N", help=f"Of one host at once. Default: {PER_HOST}.")
     add(
         "--deadline",
@@ -119,6 +125,8 @@ def execute(given: argparse.Namespace) -> int:
     # Of a strange certificate or regular expression, Python's warnings would go to standard error.
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, _interrupt)  # what stops a systemd unit ends the run as Ctrl-C does
+    # Who started us may ignore it, and then nobody learns how a process of ours has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     from .config import load
     from .plan import ConfigError
     from .registry import PROTOCOLS
@@ -165,12 +173,10 @@ def _check_config(config: Config, file: str) -> int:
 
 
 def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[str, str | None]]) -> int:
-    from . import progress
+    from .progress import bar
     from .run import Limits, run
 
-    limits = Limits(given.workers, given.per_host, given.deadline)
-    with progress.bar(len(config.checks)) as tell:
-        ran = run(config, given.file, limits, tell)
+    ran = run(config, given.file, Limits(given.workers, given.per_host, given.deadline, given.processes), bar)
     health = ran.health
     troubles: list[str] = []
     health.notes += map(str, config.advice)
@@ -225,7 +231,7 @@ def _write_all(
     troubles: list[str],
 ) -> bool:
     """Write each format where it belongs; returns whether something was printed for somebody."""
-    from .formats import FORMATS, Choices
+    from .formats import Choices, render
     from .output import print_text, write
 
     printed = False
@@ -233,12 +239,12 @@ def _write_all(
         if path is None and silent:
             continue
         try:
-            text = FORMATS[name](health, Choices(all=given.all))
+            pieces = render(name, health, Choices(all=given.all))
             if path is None:
-                print_text(text)
+                print_text(pieces)
                 printed = True
             else:
-                write(path, text)
+                write(path, pieces)
         except OSError as error:
             troubles.append(f"{path or 'standard output'} cannot be written: {error.strerror}")
     return printed

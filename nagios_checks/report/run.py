@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import nagiosplugin
 from nagiosplugin.state import Ok
 
-from mailprobe import batch
+from mailprobe import batch, certificate
 from mailprobe.options import UsageError
 from mailprobe.report import Problem
 from mailprobe.run import new_report
@@ -25,18 +26,29 @@ from mailprobe.tls import Contexts
 
 from ..common import build
 from ..present import MAX_STATUS
-from . import patterns
-from .outcome import Finding, Health, Measurement, Outcome
-from .plan import Config, Planned
+from . import patterns, processes
+from .outcome import Finding, Health, Measurement, Outcome, dumped
+from .plan import Config, Fault, Planned
+
+# Called with how many checks there are; what is then in force for the run is told of each outcome.
+Watch = Callable[[int], AbstractContextManager[Callable[[Outcome], None]]]
+
+# One process more costs some ten milliseconds and 30 MiB, a check two milliseconds of CPU time.
+CHECKS_A_PROCESS = 100
+# Beyond that, whoever asks is seldom what all wait for, and a cron job takes too much of a monitoring host.
+MAX_PROCESSES = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many checks run at once, how many of them with one host, and the seconds after which none begins."""
+    """How many checks run at once, how many of them with one host, the seconds after which none begins, and the number
+    of processes (None: as many as the CPUs and the checks are worth).
+    """
 
     workers: int
     per_host: int
     deadline: float | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,9 @@ class Ran:
     faults: list[str]
 
 
-def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], None]) -> Ran:
-    """Run all checks; `tell` hears of each as it ends. Ctrl-C (KeyboardInterrupt) ends the run with what is there.
+def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
+    """Run all checks; `watch` is told how many there are, and then of each as it ends. Ctrl-C (KeyboardInterrupt) ends
+    the run with what is there.
 
     The checks are taken out of `config`.
     """
@@ -65,15 +78,29 @@ def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], Non
     reason = ""
     left = dict(enumerate(config.checks))
     config.checks.clear()
+    count = limits.processes or _worthwhile_processes(len(jobs))
+    if count > 1:
+        certificate.get_ready()
     try:
-        batched = batch.run(jobs, workers=limits.workers, per_key=limits.per_host, seconds=limits.deadline)
+        batched = processes.run(
+            jobs,
+            workers=limits.workers,
+            per_key=limits.per_host,
+            seconds=limits.deadline,
+            processes=count,
+        )
         jobs.clear()  # what has ended is forgotten: of 10,000 checks, options and outcomes do not need memory at once
-        with closing(batched) as ended:
+        with closing(batched) as ended, watch(len(left)) as tell:  # only here, since a bar has a thread
             for done in ended:
                 if done.begun:
-                    if isinstance(done.error, Unusable):
-                        faults.append(str(done.error))
-                    outcome = done.value or _failed(left[done.place], done.error)
+                    if isinstance(done.value, Outcome):
+                        outcome = done.value
+                        outcome.measurements = [_with_shared_name(each) for each in outcome.measurements]
+                    elif done.value is not None:
+                        faults.append(str(done.value))
+                        outcome = _unknown(left[done.place], str(done.value))
+                    else:
+                        outcome = _failed(left[done.place], done.error)
                     outcomes[done.place] = outcome
                     del left[done.place]
                     tell(outcome)
@@ -94,19 +121,25 @@ def run(config: Config, file: str, limits: Limits, tell: Callable[[Outcome], Non
     return Ran(health, frozenset(check.name for check in left.values()), faults)
 
 
-class Unusable(Exception):
-    """A check that cannot be run as its file has it: a secret or another file is not there."""
+def _worthwhile_processes(checks: int) -> int:
+    """One for each CPU, unless there is too little to do for that. On a system that cannot tell the CPUs that are ours,
+    macOS among them, copying a process that has libraries loaded is not safe either.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return min(cpus, MAX_PROCESSES, 1 + checks // CHECKS_A_PROCESS)
 
 
-def _outcome(planned: Planned, file: str) -> Outcome:
-    """One check, on whatever thread this is. Raises `Unusable`."""
+def _outcome(planned: Planned, file: str) -> Outcome | Fault:
+    """One check, on whatever thread this is; why it cannot be run as its file has it, if a secret or another file is
+    not there.
+    """
     if planned.fault is not None:
-        raise Unusable(str(planned.fault))
+        return planned.fault
     check, resource = build(planned.spec, planned.options, planned.warning, planned.critical)
     try:
         check()
     except UsageError as error:
-        raise Unusable(str(planned.blame(file, error))) from None
+        return planned.blame(file, error)
     if resource.report is None:
         raise RuntimeError("the check ended without a report")
     return Outcome(
@@ -119,13 +152,8 @@ def _outcome(planned: Planned, file: str) -> Outcome:
         findings=[_finding(result) for result in check.results if result.state is not Ok],
         measurements=[_measurement(result.metric) for result in check.results if _is_measured(result.metric)],
         perfdata=check.perfdata,
-        report=_shared(resource.report.to_dict()),
+        document=dumped(resource.report.to_dict()),
     )
-
-
-def _shared(document: dict[str, Any]) -> dict[str, Any]:
-    """The report, with one copy of what many servers say: 10,000 reports are kept until all have ended."""
-    return {**document, "transcript": [sys.intern(line) for line in document["transcript"]]}
 
 
 def _finding(result: nagiosplugin.Result) -> Finding:
@@ -147,15 +175,18 @@ def _is_measured(metric: nagiosplugin.Metric) -> bool:
 
 
 def _measurement(metric: nagiosplugin.Metric) -> Measurement:
-    # Thousands of checks measure the same few things.
-    return Measurement(sys.intern(metric.name), float(metric.value), metric.uom or "")
+    return Measurement(metric.name, float(metric.value), metric.uom or "")
+
+
+def _with_shared_name(measurement: Measurement) -> Measurement:
+    """Thousands of checks measure the same few things, and what comes from another process has its own words."""
+    return measurement._replace(name=sys.intern(measurement.name))
 
 
 def _failed(planned: Planned, error: BaseException | None) -> Outcome:
-    """A mistake in the file, our own bug, a machine without memory: that check's trouble, and nobody else's."""
-    if isinstance(error, Unusable):
-        return _unknown(planned, str(error))
-    words = printable(f"{type(error).__name__}: {error}", limit=300)
+    """Our own bug, a machine without memory: that check's trouble, and nobody else's."""
+    told = str(error) if isinstance(error, processes.Failure) else f"{type(error).__name__}: {error}"
+    words = printable(told, limit=300)
     return _unknown(planned, f"internal error, please report it: {words}")
 
 

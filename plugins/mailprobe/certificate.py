@@ -11,6 +11,7 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Callable
@@ -36,6 +37,12 @@ WEAK_HASHES = ("md2", "md4", "md5", "sha1")
 _CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 # What those are called that sign servers' certificates, and need another's signature themselves.
 _IN_BETWEEN = re.compile(r"intermediate|issuing|subordinate|\bsub-?ca\b", re.IGNORECASE)
+
+
+def get_ready() -> None:
+    """Import now what the first certificate would, so that processes that are made afterwards share its memory."""
+    with suppress(MissingPackage):
+        require_cryptography("")
 
 
 def require_cryptography(option: str) -> None:
