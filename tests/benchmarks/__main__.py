@@ -23,6 +23,7 @@ from nagios_checks.report.command import PER_HOST, WORKERS
 from ..servers import free_port
 from ..servers.certificates import CertificateAuthority
 from . import rivals
+from .footprint import watched
 from .rivals import BlackboxExporter, Cost, timed
 from .server import Server, Silent
 
@@ -93,7 +94,15 @@ def ratios(ours: list[float], theirs: list[float]) -> str:
 
 
 def throughput(bench: Bench, server: Server, rounds: int) -> None:
-    """1,000 checks with STARTTLS and verified certificates, beside check_smtp and blackbox_exporter."""
+    """1,000 checks with STARTTLS and verified certificates, beside check_smtp and blackbox_exporter: where all wait for
+    the CPUs, and where they wait for the server.
+    """
+    for server.at_once.value in (True, False):
+        say("The server answers " + ("at once" if server.at_once.value else "as over a network, 40 ms later"))
+        _throughput(bench, server, rounds)
+
+
+def _throughput(bench: Bench, server: Server, rounds: int) -> None:
     addresses = bench.addresses(CHECKS)
     history = bench.directory / "history.sqlite"
     with BlackboxExporter(bench.directory, bench.ca_file, SERVER_NAME) as blackbox:
@@ -146,12 +155,12 @@ def size(bench: Bench, server: Server, rounds: int) -> None:
     file = bench.configuration(bench.addresses(MANY_CHECKS))
     for name in ("text", "html", "json"):
         command = [sys.executable, "-m", "tests.benchmarks.footprint", str(file), "--format", name]
-        dummy, output = timed([*command, "--output", os.devnull if name == "text" else str(bench.directory / name)])
+        peak, output = watched([*command, "--output", os.devnull if name == "text" else str(bench.directory / name)])
         told = json.loads(output.splitlines()[-1])
         before, after = told["before"], told["after"]
         say(
-            f"  {name:6} at most {after['peak']} MiB (before the run {before['peak']});"
-            f" threads {before['threads']} -> {after['threads']},"
+            f"  {name:6} all processes together at most {peak} MiB; the first one alone at most {after['peak']} MiB"
+            f" (before the run {before['peak']}); threads {before['threads']} -> {after['threads']},"
             f" descriptors {before['descriptors']} -> {after['descriptors']}"
         )
 
