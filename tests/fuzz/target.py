@@ -14,6 +14,7 @@ from unittest import mock
 
 import mailprobe.conversation
 import mailprobe.sasl
+import mailprobe.stream
 from mailprobe.codes import STATES
 from mailprobe.families import PromiseOptions
 from nagios_checks import common, imap, pop3, present, sieve, smtp
@@ -83,6 +84,7 @@ def connected(wire: Wire) -> Iterator[None]:
     """Every connection is this wire; and what is random is not."""
     with (
         mock.patch.object(mailprobe.conversation.network, "connect_unix", return_value=wire),
+        mock.patch.object(mailprobe.stream.select, "poll", return_value=wire),
         mock.patch.object(mailprobe.sasl.secrets, "token_urlsafe", return_value="n" * 24),
     ):
         yield

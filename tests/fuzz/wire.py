@@ -13,6 +13,7 @@ after whatever it hears. Octets below the space part it:
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -44,22 +45,33 @@ class Wire:
         self.last = self.segments[-1] if self.segments else b"x"
         self.turns = [Turn(None)]
         self.delivered = 0
-        self.timeout: float | None = None
         self.closed = False
 
-    def settimeout(self, seconds: float | None) -> None:
-        assert seconds is not None, "a read without a time limit"
-        assert seconds >= 0
-        self.timeout = seconds
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking, "a read without a time limit"
+
+    def register(self, wire: Wire, event: int) -> None:
+        """As select.poll() has it; the wire is its own."""
+        assert wire is self
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        """Whether there is something to hear, be it the end; of a server that is silent, nobody waits for long."""
+        assert milliseconds >= 0
+        return [] if self._is_silent else [(0, select.POLLIN)]
+
+    @property
+    def _is_silent(self) -> bool:
+        floods = self.endless and not self.coming and self.delivered < ENDLESS_OCTETS
+        return not self.segments and not floods and bool(self.coming or self.silent)
 
     def recv(self, size: int) -> bytes:
         assert not self.closed
+        if self._is_silent:
+            raise BlockingIOError
         if not self.segments and self.endless and not self.coming and self.delivered < ENDLESS_OCTETS:
             self.segments.append(self.last * (size // len(self.last) + 1))
         if not self.segments:
-            if not self.coming and not self.silent:
-                return b""
-            raise BlockingIOError if self.timeout == 0 else socket.timeout("the server is silent")
+            return b""
         segment, rest = self.segments[0][:size], self.segments[0][size:]
         self.segments[:1] = [rest] if rest else []
         self.turns[-1].heard += segment
