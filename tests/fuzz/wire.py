@@ -60,15 +60,18 @@ class Wire:
         return [] if self._is_silent else [(0, select.POLLIN)]
 
     @property
+    def _floods(self) -> bool:
+        return self.endless and not self.coming and self.delivered < ENDLESS_OCTETS
+
+    @property
     def _is_silent(self) -> bool:
-        floods = self.endless and not self.coming and self.delivered < ENDLESS_OCTETS
-        return not self.segments and not floods and bool(self.coming or self.silent)
+        return not self.segments and not self._floods and bool(self.coming or self.silent)
 
     def recv(self, size: int) -> bytes:
         assert not self.closed
         if self._is_silent:
             raise BlockingIOError
-        if not self.segments and self.endless and not self.coming and self.delivered < ENDLESS_OCTETS:
+        if not self.segments and self._floods:
             self.segments.append(self.last * (size // len(self.last) + 1))
         if not self.segments:
             return b""
