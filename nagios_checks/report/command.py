@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 WORKERS = 128
 # Servers take a few sessions from one address as normal; at 10 and more rate limits begin.
 PER_HOST = 4
+# One process more costs some ten milliseconds and 30 MiB, a check two milliseconds of CPU time.
+CHECKS_A_PROCESS = 100
+# Beyond that, whoever asks is seldom what all wait for, and a cron job takes too much of a monitoring host.
+MAX_PROCESSES = 4
 KEEP_DAYS = 400.0
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -68,13 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("How to run")
     add = group.add_argument
     add("--workers", type=_count, default=WORKERS, metavar="N", help=f"Checks at once. Default: {WORKERS}.")
+    add("--per-host", type=_count, default=PER_HOST, metavar="N", help=f"Of one host at once. Default: {PER_HOST}.")
     add(
         "--processes",
         type=_count,
         metavar="N",
-        help="That the checks are shared out to. Default: as many as there are CPUs, with few checks fewer.",
+        help=f"Processes to share the checks out to. Default: one for each CPU, at most {MAX_PROCESSES}; below"
+        f" {CHECKS_A_PROCESS} checks one.",
     )
-    add("--per-host", type=_count, default=PER_HOST, metavar="N", help=f"Of one host at once. Default: {PER_HOST}.")
     add(
         "--deadline",
         type=_duration,
@@ -176,7 +182,8 @@ def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[s
     from .progress import bar
     from .run import Limits, run
 
-    ran = run(config, given.file, Limits(given.workers, given.per_host, given.deadline, given.processes), bar)
+    processes = given.processes or _worthwhile_processes(len(config.checks))
+    ran = run(config, given.file, Limits(given.workers, given.per_host, given.deadline, processes), bar)
     health = ran.health
     troubles: list[str] = []
     health.notes += map(str, config.advice)
@@ -191,6 +198,14 @@ def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[s
         complain(trouble)
     states = ["ok" if given.exit_zero or silent else health.state, "unknown" if complaints else "ok"]
     return EXIT_CODES[min(states, key=STATES.index)]
+
+
+def _worthwhile_processes(checks: int) -> int:
+    """One for each CPU, unless there is too little to do for that. On a system that cannot tell the CPUs that are ours,
+    macOS among them, copying a process that has libraries loaded is not safe either.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return min(cpus, MAX_PROCESSES, 1 + checks // CHECKS_A_PROCESS)
 
 
 def _remember(given: argparse.Namespace, health: Health, missed: frozenset[str], troubles: list[str]) -> News | None:

@@ -40,10 +40,11 @@ def run(
     They are copies of this process (fork, so call this before there are threads): values have to be picklable, and an
     error is a `Failure`. They have begun when this returns; where the system gives none, the work is done in this one.
     """
-    schedule = Schedule(jobs, per_key, seconds)
-    width = min(workers, schedule.width)
-    if processes > 1 and width > 1 and (crew := _crew(jobs, width, processes)):
-        return _shared_out(schedule, crew)
+    if processes > 1:
+        schedule = Schedule(jobs, per_key, seconds)
+        width = min(workers, schedule.width)
+        if width > 1 and (crew := _crew(jobs, width, processes)):
+            return _shared_out(schedule, crew)
     return batch.run(jobs, workers=workers, per_key=per_key, seconds=seconds)
 
 
@@ -67,7 +68,6 @@ def _crew(jobs: Sequence[Job[Any]], workers: int, processes: int) -> list[_Membe
     """The processes, as many of them as the system gives."""
     crew: list[_Member] = []
     count = min(processes, workers)
-    jobs = list(jobs)  # the caller's may be cleared
     with _signals_held_back():
         for number in range(count):
             share = workers // count + (number < workers % count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -33,22 +32,17 @@ from .plan import Config, Fault, Planned
 # Called with how many checks there are; what is then in force for the run is told of each outcome.
 Watch = Callable[[int], AbstractContextManager[Callable[[Outcome], None]]]
 
-# One process more costs some ten milliseconds and 30 MiB, a check two milliseconds of CPU time.
-CHECKS_A_PROCESS = 100
-# Beyond that, whoever asks is seldom what all wait for, and a cron job takes too much of a monitoring host.
-MAX_PROCESSES = 4
-
 
 @dataclass(frozen=True)
 class Limits:
-    """How many checks run at once, how many of them with one host, the seconds after which none begins, and the number
-    of processes (None: as many as the CPUs and the checks are worth).
+    """How many checks run at once, how many of them with one host, the seconds after which none begins, and in how many
+    processes they run.
     """
 
     workers: int
     per_host: int
     deadline: float | None = None
-    processes: int | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,7 @@ def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
     reason = ""
     left = dict(enumerate(config.checks))
     config.checks.clear()
-    count = limits.processes or _worthwhile_processes(len(jobs))
-    if count > 1:
+    if limits.processes > 1:
         certificate.get_ready()
     try:
         batched = processes.run(
@@ -87,7 +80,7 @@ def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
             workers=limits.workers,
             per_key=limits.per_host,
             seconds=limits.deadline,
-            processes=count,
+            processes=limits.processes,
         )
         jobs.clear()  # what has ended is forgotten: of 10,000 checks, options and outcomes do not need memory at once
         with closing(batched) as ended, watch(len(left)) as tell:  # only here, since a bar has a thread
@@ -119,14 +112,6 @@ def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
         [f"{len(left)} of {len(outcomes)} checks were not run: {reason}"] if left else [],
     )
     return Ran(health, frozenset(check.name for check in left.values()), faults)
-
-
-def _worthwhile_processes(checks: int) -> int:
-    """One for each CPU, unless there is too little to do for that. On a system that cannot tell the CPUs that are ours,
-    macOS among them, copying a process that has libraries loaded is not safe either.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return min(cpus, MAX_PROCESSES, 1 + checks // CHECKS_A_PROCESS)
 
 
 def _outcome(planned: Planned, file: str) -> Outcome | Fault:
