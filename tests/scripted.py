@@ -68,7 +68,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Union, final
+from typing import Any, Union, final
 
 FLOOD_MIB = 64  # more than any client may keep, and sent in a second
 GRACE = 0.1  # seconds a conversation that is about to end has for it when the server is stopped
@@ -247,6 +247,17 @@ def matches(pattern: bytes, line: bytes) -> bool:
     parts = re.split(rb"(?<!\\)\*", pattern)
     wanted = b".*".join(re.escape(part.replace(b"\\*", b"*")) for part in parts)
     return re.fullmatch(wanted, line, re.IGNORECASE | re.DOTALL) is not None
+
+
+class Inside(ssl.SSLSocket):
+    """A socket that closes when it finds the client gone: before 3.10, wrap_socket() leaves that to the collector."""
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise
 
 
 class Connection(threading.Thread):
@@ -501,6 +512,8 @@ class Scripted:
         if self.script.needs_tls and tls is None:
             raise ScriptError("the script speaks TLS: give the server a context")
         self.tls = tls
+        if tls:
+            tls.sslsocket_class = Inside
         self.host = host
         self.words = dict(words or {})
         self.path = str(path) if path else ""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -260,6 +261,17 @@ def test_a_client_that_trusts_nobody_is_no_error(server_tls: ssl.SSLContext) -> 
     refused = pytest.raises(ssl.SSLCertVerificationError)
     with Scripted("== tls\nS: 220 mx", tls=server_tls) as server, client(server) as sock, refused:
         untrusting.wrap_socket(sock, server_hostname="127.0.0.1")
+    assert server.errors == []
+
+
+def test_a_client_gone_before_the_handshake_leaves_no_socket_behind(server_tls: ssl.SSLContext) -> None:
+    script = "C: STARTTLS\n== wait 0.3\n== starttls"
+    with Scripted(script, tls=server_tls) as server, client(server) as sock:
+        sock.sendall(b"STARTTLS\r\n")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        server.finish()
+    assert server.endings[0].startswith("the client went")
     assert server.errors == []
 
 
