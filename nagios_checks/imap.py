@@ -13,7 +13,7 @@ from mailprobe.codes import Stage
 from mailprobe.imap import Folder, ImapFacts, ImapOptions, probe
 from mailprobe.report import Report
 
-from . import common
+from . import command, common
 from .arguments import Threshold
 
 FOLDER_METRICS = (
@@ -82,7 +82,7 @@ CHECK = common.CheckSpec(
 
 def main() -> NoReturn:
     """The command check_mail_imap."""
-    common.main(CHECK)
+    command.main(CHECK)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mailprobe.codes import Stage
 from mailprobe.pop3 import Pop3Facts, Pop3Options, probe
 from mailprobe.report import Report
 
-from . import common
+from . import command, common
 from .arguments import Threshold
 
 
@@ -57,7 +57,7 @@ CHECK = common.CheckSpec(
 
 def main() -> NoReturn:
     """The command check_mail_pop3."""
-    common.main(CHECK)
+    command.main(CHECK)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mailprobe.codes import Stage
 from mailprobe.report import Report
 from mailprobe.sieve import SieveFacts, SieveOptions, probe
 
-from . import common
+from . import command, common
 from .arguments import Threshold
 
 
@@ -44,7 +44,7 @@ CHECK = common.CheckSpec(
 
 def main() -> NoReturn:
     """The command check_mail_sieve."""
-    common.main(CHECK)
+    command.main(CHECK)
 
 
 if __name__ == "__main__":

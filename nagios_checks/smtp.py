@@ -11,7 +11,7 @@ from mailprobe.codes import Stage
 from mailprobe.report import Report
 from mailprobe.smtp import SmtpFacts, SmtpOptions, probe
 
-from . import common
+from . import command, common
 from .arguments import Threshold
 
 
@@ -45,7 +45,7 @@ CHECK = common.CheckSpec(
 
 def main() -> NoReturn:
     """The command check_mail_smtp."""
-    common.main(CHECK)
+    command.main(CHECK)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 from mailprobe.report import Problem
 from nagios_checks import imap, pop3, smtp
 from nagios_checks.arguments import parse, to_options, to_ranges
-from nagios_checks.common import CheckSpec, build, parser
+from nagios_checks.command import parser
+from nagios_checks.common import CheckSpec, build
 from nagios_checks.demo import USER
 from nagios_checks.demo.host import DemoHost
 from nagios_checks.report.outcome import Finding, Health, Measurement, Outcome, Past, dumped

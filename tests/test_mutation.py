@@ -14,7 +14,7 @@ import pytest
 
 from mailprobe.options import Options
 from mailprobe.report import Report
-from nagios_checks import arguments, common, imap, pop3, sieve, smtp
+from nagios_checks import arguments, command, common, imap, pop3, sieve, smtp
 
 from .mutation import MUTATIONS, Mutant, mutants, sources
 from .playing import BUSY_SECONDS, Files, bounded_clean_and_secret, serve
@@ -70,7 +70,7 @@ def probed(mutant: Mutant, tls: ssl.SSLContext, files: Files) -> tuple[Report[An
 
 
 def options_of(spec: common.CheckSpec, argv: list[str]) -> Any:
-    parsed, secrets = arguments.parse(common.parser(spec), spec.options, argv)
+    parsed, secrets = arguments.parse(command.parser(spec), spec.options, argv)
     options: Options = arguments.to_options(spec.options, parsed, secrets)
     return options
 

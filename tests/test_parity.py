@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mailprobe.options import Options
-from nagios_checks import arguments, common, imap, pop3, sieve, smtp
+from nagios_checks import arguments, command, common, imap, pop3, sieve, smtp
 
 from .canary import leaks
 from .playing import Files, serve
@@ -67,7 +67,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def module_arguments(spec: common.CheckSpec, words: list[str]) -> dict[str, Any]:
     """What a play would give for a command line, secrets by their values."""
-    parsed, secrets = arguments.parse(common.parser(spec), spec.options, words)
+    parsed, secrets = arguments.parse(command.parser(spec), spec.options, words)
     options: Options = arguments.to_options(spec.options, parsed, secrets)
     values = {f.name: getattr(options, f.name) for f in fields(options)}
     given = {name: value for name, value in values.items() if value is not None}

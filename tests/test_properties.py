@@ -17,7 +17,7 @@ from mailprobe import certificate, imap_dialect, mailtime, pop3, sieve, smtp_dia
 from mailprobe.network import Deadline
 from mailprobe.options import MAX_VALUE, Declaration, Options, UsageError, declarations, read, shown, spell
 from mailprobe.report import Unfinished
-from nagios_checks import arguments, common, present
+from nagios_checks import arguments, command, common, present
 from nagios_checks import imap as check_imap
 from nagios_checks import pop3 as check_pop3
 from nagios_checks import sieve as check_sieve
@@ -35,7 +35,7 @@ settings.register_profile(
 settings.load_profile("same-everywhere")
 
 SPECS = [module.CHECK for module in (check_imap, check_pop3, check_sieve, check_smtp)]
-PARSERS = {spec.name: common.parser(spec) for spec in SPECS}
+PARSERS = {spec.name: command.parser(spec) for spec in SPECS}
 
 # Octets that come near what servers say: their words, their marks, and anything.
 WORDS = (

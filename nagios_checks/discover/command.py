@@ -36,7 +36,7 @@ def execute(given: argparse.Namespace) -> int:
     from mailprobe.options import UsageError, spell
     from mailprobe.report import Unfinished
 
-    from ..report.output import print_text
+    from ..output import print_text
     from .compose import compose
     from .find import checked_domain, discover
 
@@ -50,5 +50,5 @@ def execute(given: argparse.Namespace) -> int:
     if not discovery.found:
         remarks = "".join(f"; {remark}" for remark in discovery.remarks)
         raise Misuse(f"no mail service of {given.domain} was found: no MX, no SRV, and nothing answers{remarks}")
-    print_text(compose(discovery, given.nameserver))
+    print_text((compose(discovery, given.nameserver),))
     return 0

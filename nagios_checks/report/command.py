@@ -246,8 +246,8 @@ def _write_all(
     troubles: list[str],
 ) -> bool:
     """Write each format where it belongs; returns whether something was printed for somebody."""
+    from ..output import print_text, write
     from .formats import Choices, render
-    from .output import print_text, write
 
     printed = False
     for name, path in outputs:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(given: argparse.Namespace) -> int:
     """Print it; returns the exit code."""
-    from .output import print_text
+    from ..output import print_text
 
-    print_text(json.dumps(schema(), indent=2) + "\n")
+    print_text((json.dumps(schema(), indent=2), "\n"))
     return 0

@@ -1,4 +1,4 @@
-"""Where a report goes: files that are written whole or not at all, and standard output."""
+"""Where words go: files that are written whole or not at all, and standard output."""
 
 from __future__ import annotations
 
