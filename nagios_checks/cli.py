@@ -18,6 +18,7 @@ from mailprobe.version import __version__
 from .arguments import EXIT_UNKNOWN, Misuse, Parser
 from .demo import command as demo
 from .discover import command as discover
+from .output import complain
 from .report import command as report
 from .report import schema
 
@@ -106,14 +107,19 @@ def _run(parser: Parser, argv: list[str] | None) -> int:
         return _complain(f"{name} {words}")
     except KeyboardInterrupt:
         words = "interrupted"
-    except Exception as error:  # our own bug, or a machine without memory or descriptors: one clean line
-        words = f"internal error, please report it: {printable(f'{type(error).__name__}: {error}', limit=300)}"
+    except (OSError, MemoryError) as error:  # no descriptors, no memory, a full disk
+        words = f"trouble on this host: {_told(error)}"
+    except Exception as error:  # our own bug
+        words = f"internal error, please report it: {_told(error)}"
     return _complain(f"{name}: {words}")
 
 
+def _told(error: BaseException) -> str:
+    return printable(f"{type(error).__name__}: {error}".rstrip(": "), limit=300)
+
+
 def _complain(line: str) -> int:
-    if sys.stderr is not None:
-        sys.stderr.write(printable(line, limit=1000) + "\n")
+    complain(printable(line, limit=1000))
     return EXIT_UNKNOWN
 
 

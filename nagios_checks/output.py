@@ -1,4 +1,4 @@
-"""Where words go: files that are written whole or not at all, and standard output."""
+"""Where words go: files that are written whole or not at all, standard output, and standard error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import TextIO
+
+from mailprobe.text import printable
 
 # What a web server or the textfile collector may read, as far as the umask allows.
 MODE = 0o644
@@ -59,7 +63,23 @@ def print_text(pieces: Iterable[str]) -> None:
             sys.stdout.write(piece.encode(encoding, ERRORS).decode(encoding))
         sys.stdout.flush()
     except OSError as error:
-        # What is still buffered would fail again when Python ends, and that makes exit code 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         if error.errno not in (errno.EPIPE, errno.EBADF):
             raise
+
+
+def complain(words: str) -> None:
+    """Say one line where errors go; where nobody hears it (closed, a full disk), the exit code has to do."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(printable(words) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """What is still buffered would fail again when Python ends, and that makes exit code 120."""
+    with suppress(OSError):  # no descriptors are left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

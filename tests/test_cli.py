@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -38,3 +39,12 @@ def test_help_and_version_are_exit_code_3(arguments: tuple[str, ...]) -> None:
     code, output, errors = mailprobe(*arguments)
     assert (code, errors) == (3, "")
     assert "mailprobe" in output
+
+
+def test_an_output_on_a_full_disk_is_one_line_and_exit_code_3() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "nagios_checks.cli", "schema"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 3
+    assert ended.stderr == "mailprobe schema: trouble on this host: OSError: [Errno 28] No space left on device\n"

@@ -219,6 +219,9 @@ def test_check_config_runs_nothing(checks: Callable[..., Path], servers: dict[st
     ended = report(path, "--check-config")
     assert (ended.code, ended.output, ended.errors) == (0, f"{path}: 1 check, nothing is wrong\n", "")
     assert servers["well"].connections == 0
+    command = [sys.executable, "-m", "nagios_checks.cli", "report", path, "--check-config"]
+    closed = subprocess.run(["bash", "-c", '"$@" >&-', "bash", *command], capture_output=True, timeout=PATIENCE)
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -233,7 +236,7 @@ def test_a_secret_that_is_not_there_costs_its_own_check_only(
     ended = report(path, "--all", "--processes", processes)
     assert (ended.code, ended.errors) == (3, f"{words}\n")
     assert "well 1" in ended.output
-    assert "cannot be read" in ended.output
+    assert "cannot be read" in " ".join(ended.output.split())
     assert servers["well"].connections == 1  # and nothing was sent with a stand-in for the password
     assert report(path, "--exit-zero").code == 3
     assert (report(path, "--check-config").code, report(path, "--check-config").errors) == (3, f"{words}\n")
@@ -323,6 +326,18 @@ def test_a_closed_standard_output_changes_nothing(checks: Callable[..., Path]) -
     for tail in (">&-", "| true; exit ${PIPESTATUS[0]}", "2>&- >&-"):
         ended = subprocess.run(["bash", "-c", f"{command} {tail}"], capture_output=True, text=True, timeout=PATIENCE)
         assert (ended.returncode, ended.stderr) == (2, ""), tail
+
+
+def test_where_nobody_hears_of_a_mistake_the_exit_code_is_still_the_worst_state(checks: Callable[..., Path]) -> None:
+    path = checks("refuses", tls="starttls", username="u", password_file="/nonexistent")
+    content = json.loads(path.read_text())
+    content["checks"].append({**content["checks"][0], "name": "b", "username": None, "password_file": None})
+    path.write_text(json.dumps(content))
+    command = f"'{sys.executable}' -m nagios_checks.cli report"
+    for words, code in ((path, 2), ("/nonexistent", 3), (f"--check-config {path}", 3), ("--no-such-option", 3)):
+        for tail in ("2>&-", "2>/dev/full", "2> >(exec true)"):
+            given = ["bash", "-c", f"{command} {words} {tail}"]
+            assert subprocess.run(given, stdout=subprocess.DEVNULL, timeout=PATIENCE).returncode == code, given
 
 
 def test_a_full_disk_is_one_line_and_the_other_outputs_are_written(checks: Callable[..., Path], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -16,6 +15,7 @@ from mailprobe.codes import STATES
 from mailprobe.text import printable
 
 from ..arguments import EXIT_UNKNOWN, NUMBERS, Misuse
+from ..output import complain, print_text, write
 from .formats import FORMATS
 from .outcome import EXIT_CODES
 
@@ -174,7 +174,8 @@ def _check_config(config: Config, file: str) -> int:
         complain(str(fault))
     if faults:
         return EXIT_UNKNOWN
-    sys.stdout.write(f"{file}: {len(config.checks)} check{'s' * (len(config.checks) != 1)}, nothing is wrong\n")
+    words = f"{file}: {len(config.checks)} check{'s' * (len(config.checks) != 1)}, nothing is wrong"
+    print_text((printable(words), "\n"))
     return 0
 
 
@@ -246,7 +247,6 @@ def _write_all(
     troubles: list[str],
 ) -> bool:
     """Write each format where it belongs; returns whether something was printed for somebody."""
-    from ..output import print_text, write
     from .formats import Choices, render
 
     printed = False
@@ -263,8 +263,3 @@ def _write_all(
         except OSError as error:
             troubles.append(f"{path or 'standard output'} cannot be written: {error.strerror}")
     return printed
-
-
-def complain(words: str) -> None:
-    """Say one line where errors go."""
-    sys.stderr.write(printable(words) + "\n")
