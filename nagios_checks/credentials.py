@@ -47,6 +47,8 @@ def secret(name: str, given: Mapping[str, str | None], seconds: float, inline: s
         raise UsageError(option, f"{shown(value)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(option, f"what is in {shown(value)} is not a text in UTF-8") from None
+    except ValueError:  # a NUL in it
+        raise UsageError(option, f"{shown(value)} is no name of a file") from None
     except _NotThere as reason:
         raise UsageError(option, str(reason)) from None
     if not found:

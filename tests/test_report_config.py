@@ -240,7 +240,26 @@ def test_a_secret_that_is_not_there_is_the_fault_of_its_check_only(path: Path) -
     assert str(config.checks[1].fault) == (
         f"{path}:8: checks[1].password_file: '/nonexistent' cannot be read: No such file or directory"
     )
-    assert list(unusable(config, str(path))) == [config.checks[1].fault]
+    assert unusable(config, str(path)) == [config.checks[1].fault]
+
+
+def test_a_mistake_that_many_checks_share_is_told_once(path: Path) -> None:
+    checks = "".join(f"  - {{name: c{number}, protocol: smtp, host: a}}\n" for number in range(50))
+    assert faults(path, f"defaults: {{{LOGIN}, password_env: X, helo: a b}}\nchecks:\n{checks}") == [
+        "1: defaults.helo: 'a b' is no host name or address in brackets (for checks[0] and 49 more)"
+    ]
+    config = read(path, f"defaults: {{{LOGIN}, password_file: /none, ca_file: /none}}\nchecks:\n{checks}")
+    assert [str(fault).removeprefix(f"{path}:") for fault in unusable(config, str(path))] == [
+        "1: defaults.password_file: '/none' cannot be read: No such file or directory",
+        "1: defaults.ca_file: '/none' cannot be read: No such file or directory (for checks[0] and 49 more)",
+    ]
+
+
+def test_a_secret_in_a_file_that_cannot_have_that_name_is_a_fault(path: Path) -> None:
+    for source in ("file", "command"):
+        check = f'{{name: a, protocol: smtp, host: a, {LOGIN}, password_{source}: "a\\0b"}}'
+        fault = read(path, f"checks: [{check}]\n").checks[0].fault
+        assert f"checks[0].password_{source}: 'a\\x00b' is no " in str(fault)
 
 
 def test_a_command_that_many_checks_name_runs_once(path: Path, tmp_path: Path) -> None:
@@ -277,7 +296,7 @@ ONE = "checks: [{name: a, protocol: smtp, host: a}]\n"
         ("checks: {a: b}\n", "1: checks: is not a list"),
         (ONE + "check: 1\n", "2: check: there is no such key; did you mean checks?"),
         (ONE + "title: 5\n", "2: title: expected a text, not a whole number"),
-        (ONE + 'title: "\\e[31m"\n', "2: title: is empty, or has a character that is not for one line"),
+        (ONE + 'title: "\\e[31m"\n', "2: title: has a control character as character 1: take it out"),
         (ONE + "defaults: 5\n", "2: defaults: expected a mapping of options"),
         (ONE + "groups: [a]\n", "2: groups: expected a mapping of names and options"),
         (ONE + "groups: {a: 5}\n", "2: groups.a: expected a mapping of options"),
@@ -315,6 +334,8 @@ def test_a_mistake_in_the_file_is_one_line(path: Path, text: str | bytes, found:
     [
         ("prot: 25", "prot: there is no such option; did you mean port?"),
         ("pssword: x", "pssword: there is no such option; did you mean password?"),
+        ("TLS: starttls", "TLS: there is no such option; did you mean tls?"),
+        ("tls: STARTTLS", "tls: 'STARTTLS' is none of none, starttls, implicit; did you mean starttls?"),
         ("folder: [INBOX]", "folder: there is no such option"),
         ("port: '25'", "port: expected a whole number, not a text"),
         ("port: 25.5", "port: expected a whole number, not a number"),
@@ -344,13 +365,15 @@ def test_a_mistake_in_the_file_is_one_line(path: Path, text: str | bytes, found:
         ),
         ("group: 5", "group: expected a text, not a whole number"),
         ("group: ''", "group: expected a text of length >= 1"),
+        ("group: ' '", "group: has nothing but blanks"),
+        ("group: a|b", "group: has VERTICAL LINE as character 2: take it out"),
+        ('group: "a\\nb"', "group: has a control character as character 2: take it out"),
+        ('group: "a\\u202eb"', "group: has RIGHT-TO-LEFT OVERRIDE as character 2: take it out"),
     ],
 )
 def test_a_mistake_in_a_check_is_one_line(path: Path, options: str, found: str) -> None:
     text = f"checks:\n  - name: a\n    protocol: smtp\n    host: a\n    {options}\n"
-    first, *more = faults(path, text)
-    assert first == f"5: checks[0].{found}"
-    assert len(more) <= 1  # an empty group is also no heading
+    assert faults(path, text) == [f"5: checks[0].{found}"]
 
 
 @pytest.mark.parametrize(
@@ -366,7 +389,7 @@ def test_a_mistake_in_a_check_is_one_line(path: Path, options: str, found: str) 
         ("{name: a, protocol: smtp, host: null}", ["host: is missing"]),
         (
             "{name: 'a\u202eb', protocol: smtp, host: a}",
-            ["name: is empty, or has a character that is not for one line"],
+            ["name: has RIGHT-TO-LEFT OVERRIDE as character 2: take it out"],
         ),
         ("{name: a, protocol: smtp, host: a, username: u, tls: implicit}", ["password: is needed with username"]),
         (

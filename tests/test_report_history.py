@@ -263,6 +263,17 @@ def test_a_reminder_comes_while_something_is_not_well(answers: Callable[..., run
     assert answers(WELL, "--changes-only", "--remind-after", "12h").output == ""  # all is well
 
 
+def test_a_reminder_comes_in_any_time_and_whatever_the_clock_was(
+    answers: Callable[..., running.Outcome], tmp_path: Path
+) -> None:
+    for_ages = ("--changes-only", "--remind-after", "999999999w")
+    assert answers(ILL, *for_ages).code == 2
+    assert answers(ILL, *for_ages).code == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "history")) as database, database:
+        database.execute("UPDATE told SET time = time + 365 * 86400")  # a clock that was a year ahead
+    assert [answers(ILL, *for_ages).code for dummy in range(2)] == [2, 0]
+
+
 def test_a_persisting_fault_of_the_file_is_told_once(answers: Callable[..., running.Outcome], tmp_path: Path) -> None:
     file = tmp_path / "faulty.yaml"
     check = "{name: a, protocol: smtp, host: a, tls: starttls, username: u, password_file: /nonexistent}"

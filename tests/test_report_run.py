@@ -192,6 +192,12 @@ def test_each_format_goes_where_it_is_told(checks: Callable[..., Path], tmp_path
         (("F", "--deadline", "0"), "--deadline: '0' is no time"),
         (("F", "--keep", "-1"), "--keep: is more than 0 days"),
         (("F", "--changes-only"), "--changes-only: needs --history"),
+        (("",), "FILE: is empty: give the name of a file"),
+        (("F", "--history", ""), "--history: is empty: give the name of a file"),
+        (("F", "--format", "html", "--output", ""), "--output: is empty: give the name of a file"),
+        (("F", "--format", "html", "--output", "./F"), "--output: ./F is the file of checks, which would be lost"),
+        (("F", "--history", "x", "--format", "html", "--output", "./x"), "--output: ./x is the history, which would"),
+        (("F", "--format", "html", "--output", "x", "--format", "text", "--output", "./x"), "two formats go to one"),
         (("F", "--history", "x", "--remind-after", "1d"), "--remind-after: goes with --changes-only"),
     ],
 )
@@ -240,6 +246,19 @@ def test_a_secret_that_is_not_there_costs_its_own_check_only(
     assert servers["well"].connections == 1  # and nothing was sent with a stand-in for the password
     assert report(path, "--exit-zero").code == 3
     assert (report(path, "--check-config").code, report(path, "--check-config").errors) == (3, f"{words}\n")
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_mistake_that_many_checks_share_is_one_line(checks: Callable[..., Path], processes: int) -> None:
+    path = checks("well", "well", "well", username="u", tls="starttls")
+    content = json.loads(path.read_text())
+    content["defaults"] = {"password_file": "/nonexistent", "ca_file": "/nonexistent"}
+    path.write_text(json.dumps(content))
+    words = f"{path}:1: defaults.password_file: '/nonexistent' cannot be read: No such file or directory\n"
+    ended = report(path, "--processes", processes)
+    assert (ended.code, ended.errors) == (3, words)
+    ended = report(path, "--check-config")
+    assert (ended.code, ended.errors.count("\n")) == (3, 2)
 
 
 def test_a_password_in_the_file_is_advised_against_in_the_report(checks: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ import re
 import signal
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mailprobe.codes import STATES
@@ -52,7 +52,7 @@ class _Output(argparse.Action):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("file", metavar="FILE", help="The checks, in YAML; mailprobe schema describes it.")
+    parser.add_argument("file", type=_path, metavar="FILE", help="The checks, in YAML; mailprobe schema describes it.")
     parser.add_argument(
         "--check-config",
         action="store_true",
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         action=_Output,
+        type=_path,
         dest="formats",
         metavar="FILE",
         help="File for the --format before it, instead of standard output; it is written whole or not at all.",
@@ -89,7 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("What was before")
     add = group.add_argument
-    add("--history", metavar="FILE", help="Keep states and metrics in this SQLite file, and tell of changes.")
+    add(
+        "--history",
+        type=_path,
+        metavar="FILE",
+        help="Keep states and metrics in this SQLite file, and tell of changes.",
+    )
     add(
         "--keep",
         type=NUMBERS["float"],
@@ -115,6 +121,12 @@ def _count(text: str) -> int:
     if not 1 <= number <= 10_000:
         raise argparse.ArgumentTypeError(f"{number} is not from 1 to 10000")
     return number
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give the name of a file")
+    return text
 
 
 def _duration(text: str) -> float:
@@ -156,8 +168,13 @@ def _check(given: argparse.Namespace, outputs: Sequence[tuple[str, str | None]])
     if len(outputs) - len(files) > 1:
         printed = " and ".join(name for name, path in outputs if path is None)
         raise Misuse(f"--format: {printed} would both be printed: give --output behind one of them")
-    if len(set(files)) < len(files):
+    if len(set(map(os.path.realpath, files))) < len(files):
         raise Misuse("--output: two formats go to one file")
+    sources = ((given.file, "the file of checks"), (given.history, "the history"))
+    kept = {os.path.realpath(path): words for path, words in sources if path is not None}
+    for path in files:
+        if (words := kept.get(os.path.realpath(path))) is not None:
+            raise Misuse(f"--output: {path} is {words}, which would be lost")
     if given.keep <= 0:
         raise Misuse("--keep: is more than 0 days")
     if given.history is None and given.changes_only:
@@ -169,7 +186,7 @@ def _check(given: argparse.Namespace, outputs: Sequence[tuple[str, str | None]])
 def _check_config(config: Config, file: str) -> int:
     from .config import unusable
 
-    faults = list(unusable(config, file))
+    faults = unusable(config, file)
     for fault in (*faults, *config.advice):
         complain(str(fault))
     if faults:
@@ -180,6 +197,7 @@ def _check_config(config: Config, file: str) -> int:
 
 
 def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[str, str | None]]) -> int:
+    from .plan import once
     from .progress import bar
     from .run import Limits, run
 
@@ -194,7 +212,7 @@ def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[s
     if printed and news is not None:
         _told(given.history, health, ran.missed, troubles)
     # Of what a check lacks somebody was told when its state changed.
-    complaints = troubles if silent else [*ran.faults, *troubles]
+    complaints = troubles if silent else [*map(str, once(ran.faults)), *troubles]
     for trouble in complaints:
         complain(trouble)
     states = ["ok" if given.exit_zero or silent else health.state, "unknown" if complaints else "ok"]
@@ -236,7 +254,10 @@ def _is_worth_telling(health: Health, news: News, given: argparse.Namespace) -> 
         return True
     if given.remind_after is None or health.state == "ok":
         return False
-    return news.told is None or datetime.now(timezone.utc) - news.told >= timedelta(seconds=given.remind_after)
+    if news.told is None:
+        return True
+    passed = (datetime.now(timezone.utc) - news.told).total_seconds()
+    return not 0 <= passed < given.remind_after  # below 0 the clock was wrong at that time, by years perhaps
 
 
 def _write_all(

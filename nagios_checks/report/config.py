@@ -6,6 +6,7 @@ defaults apply where the check's protocol has the option; null at a check takes 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,7 +21,7 @@ from ..arguments import Misuse, ranges
 from ..common import TLS_METRICS, CheckSpec
 from ..credentials import SOURCES, secret
 from . import yamlfile
-from .plan import Config, ConfigError, Fault, Given, Layer, Planned, blamed, join, merged
+from .plan import Config, ConfigError, Fault, Given, Layer, Planned, blamed, join, merged, once
 from .shape import Shape, chosen, defaults_shape, file_shape, nearest, protocol_shape
 from .yamlfile import Row, Table
 
@@ -42,8 +43,7 @@ def load(path: str, protocols: Mapping[str, CheckSpec]) -> Config:
     reader = _File(path, protocols)
     config = reader.read(content)
     if reader.faults:
-        unique = dict.fromkeys(reader.faults)
-        raise ConfigError(sorted(unique, key=lambda fault: fault.line))
+        raise ConfigError(sorted(once(reader.faults), key=lambda fault: fault.line))
     return config
 
 
@@ -145,10 +145,16 @@ class _File:
                     self._range(place, metric, value)
 
     def _heading(self, table: Table, key: str, where: str) -> None:
-        """Tell when a text that stands in every report is not fit for it."""
+        """Tell when a text that stands in every report is not fit for it: an empty one is no `Title` anyway."""
         value = table.get(key)
-        if isinstance(value, str) and not (value.strip() and printable(value) == value):
-            self.fault(table.lines[key], join(where, key), "is empty, or has a character that is not for one line")
+        if not isinstance(value, str) or not value:
+            return
+        unfit = next((place for place, character in enumerate(value) if printable(character) != character), None)
+        if unfit is not None:
+            name = unicodedata.name(value[unfit], "a control character")
+            self.fault(table.lines[key], join(where, key), f"has {name} as character {unfit + 1}: take it out")
+        elif not value.strip():
+            self.fault(table.lines[key], join(where, key), "has nothing but blanks")
 
     def _range(self, place: tuple[int, str], metric: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -328,8 +334,12 @@ def _plain(value: Any) -> str:
     return f"{Decimal(repr(value)):f}" if isinstance(value, float) else str(value)
 
 
-def unusable(config: Config, file: str) -> Iterator[Fault]:
+def unusable(config: Config, file: str) -> list[Fault]:
     """What `--check-config` looks at beyond the file: secrets, and the files that options name."""
+    return once(_unusable(config, file))
+
+
+def _unusable(config: Config, file: str) -> Iterator[Fault]:
     contexts = Contexts()
     for check in config.checks:
         check.options.share(contexts)

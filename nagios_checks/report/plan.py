@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailprobe.families import PromiseOptions
@@ -19,17 +20,35 @@ _SOURCE_ENDS = tuple(f"_{source}" for source in SOURCES)
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake: the file and the line (0: the file as a whole), the path of the value in it, and words."""
+    """A mistake: the file and the line (0: the file as a whole), the path of the value in it, and words.
+
+    What stands elsewhere may be wrong for one `check` only, or for so many `others`, too.
+    """
 
     file: str
     line: int
     where: str
     words: str
+    check: str = ""
+    others: int = 0
 
     def __str__(self) -> str:
         parts = [self.file, str(self.line) if self.line else "", self.where]
         place = ":".join(filter(None, parts[:2]))
-        return printable(": ".join(filter(None, (place, parts[2], self.words))))
+        others = f" and {self.others} more" if self.others else ""
+        check = f" (for {self.check}{others})" if self.check else ""
+        return printable(": ".join(filter(None, (place, parts[2], self.words + check))))
+
+
+def once(faults: Iterable[Fault]) -> list[Fault]:
+    """Each mistake once, however many checks it is wrong for, in the order in which they showed."""
+    first: dict[Fault, Fault] = {}
+    checks: Counter[Fault] = Counter()
+    for fault in faults:
+        mistake = replace(fault, check="")
+        first.setdefault(mistake, fault)
+        checks[mistake] += 1
+    return [replace(fault, others=checks[mistake] - 1) for mistake, fault in first.items()]
 
 
 class ConfigError(Exception):
@@ -120,7 +139,7 @@ def blamed(file: str, layers: list[Layer], spec: CheckSpec, error: UsageError) -
     found = next((given[key] for key in keys if key in given), None)
     if found is None:
         return Fault(file, check.table.line, join(check.where, error.option), words)
-    return Fault(file, found.line, found.where, words if found.own else f"{words} (for {check.where})")
+    return Fault(file, found.line, found.where, words, "" if found.own else check.where)
 
 
 def join(where: str, key: str) -> str:

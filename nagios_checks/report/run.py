@@ -51,7 +51,7 @@ class Ran:
 
     health: Health
     missed: frozenset[str]
-    faults: list[str]
+    faults: list[Fault]
 
 
 def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
@@ -61,7 +61,7 @@ def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
     The checks are taken out of `config`.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    faults: list[str] = []
+    faults: list[Fault] = []
     contexts = Contexts()
     for check in config.checks:
         check.options.share(contexts)
@@ -90,7 +90,7 @@ def run(config: Config, file: str, limits: Limits, watch: Watch) -> Ran:
                         outcome = done.value
                         outcome.measurements = [_with_shared_name(each) for each in outcome.measurements]
                     elif done.value is not None:
-                        faults.append(str(done.value))
+                        faults.append(done.value)
                         outcome = _unknown(left[done.place], str(done.value))
                     else:
                         outcome = _failed(left[done.place], done.error)

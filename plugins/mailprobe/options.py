@@ -226,5 +226,6 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """A question for the known word that is most like this one; empty when none is, by difflib's ratio from 0 to 1."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=likeness)
-    return f"; did you mean {near[0]}?" if near else ""
+    folded = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=likeness)
+    return f"; did you mean {folded[near[0]]}?" if near else ""
