@@ -551,6 +551,52 @@ def test_prometheus_takes_percent_as_a_ratio_and_leaves_out_what_is_no_number() 
     assert [value for (name, dummy), value in found.items() if name == "mailprobe_unseen"] == [1]
 
 
+def test_what_each_of_several_addresses_has_is_one_metric_with_a_label(eight: Health) -> None:
+    certificate = {"subject": "mx", "issuer": "ca", "names": ["mx"]}
+    parts = [
+        {"address": "192.0.2.1", "certificate": {**certificate, "not_after": "2026-12-01T00:00:00Z", "days_left": 7}},
+        {"address": "2001:db8::1", "certificate": {**certificate, "not_after": "2027-12-01T00:00:00Z"}},
+    ]
+    several = Outcome(
+        "mx",
+        "imap",
+        "mx:143",
+        "ok",
+        "",
+        measurements=[
+            Measurement("resolve_time", 0.25, "s"),
+            *(Measurement(f"time[{part['address']}]", 0.5, "s") for part in parts),
+            *(Measurement(f"unseen_INBOX[{part['address']}]", 5.0) for part in parts),
+            Measurement("certificate_days[192.0.2.1]", 7),
+            Measurement("certificate_days[2001:db8::1]", 372),
+        ],
+        document=dumped({**eight.outcomes[0].report, "addresses": parts}),
+    )
+    run = health([several, eight.outcomes[0]])
+    found = samples(written("prometheus", run))
+    of_mx = {
+        (name.removeprefix("mailprobe_"), labels.get("folder"), labels.get("address")): value
+        for (name, pairs), value in found.items()
+        if (labels := dict(pairs)).get("check") == "mx"
+    }
+    assert of_mx == {
+        ("state", None, None): 0,
+        ("resolve_time_seconds", None, None): 0.25,
+        ("time_seconds", None, "192.0.2.1"): 0.5,
+        ("time_seconds", None, "2001:db8::1"): 0.5,
+        ("unseen", "INBOX", "192.0.2.1"): 5,
+        ("unseen", "INBOX", "2001:db8::1"): 5,
+        ("certificate_expiry_timestamp_seconds", None, "192.0.2.1"): 1796083200,
+        ("certificate_expiry_timestamp_seconds", None, "2001:db8::1"): 1827619200,
+    }
+    assert len([name for name, dummy in found if name == "mailprobe_time_seconds"]) == 3  # that of the other check, too
+    assert "| 7 days |" in written("markdown", run, all=True)  # the worst
+    page = written("html", run)
+    assert "unseen INBOX[192.0.2.1]" in page
+    assert "time[192.0.2.1]" not in page
+    assert "certificate days" not in page
+
+
 @pytest.mark.parametrize("text", EVIL)
 def test_prometheus_reads_back_the_same_series_whatever_a_server_says(text: str) -> None:
     harmless, hostile = (samples(written("prometheus", ill_run(words))) for words in ("x", text))

@@ -89,6 +89,16 @@ def test_the_trend_spans_all_that_is_kept_in_few_points(history: Path) -> None:
         assert trend == sorted(trend)
 
 
+def test_the_trend_of_several_addresses_is_that_of_the_worst(history: Path) -> None:
+    run = a_run(START, a="o")
+    measured = {"time[192.0.2.1]": 0.5, "time[192.0.2.2]": 2.5, "certificate_days[::1]": 9, "certificate_days[::2]": 5}
+    run.outcomes[0].measurements = [Measurement(name, value) for name, value in measured.items()]
+    record(str(history), run, (), 400)
+    past = run.outcomes[0].past
+    assert past is not None
+    assert past.trends == {"time": [(START, 2.5)], "certificate_days": [(START, 5)]}
+
+
 def test_what_was_not_measured_is_no_point_of_a_trend(history: Path) -> None:
     past = runs(history, "oo").past
     assert past is not None

@@ -228,7 +228,7 @@ def _save(database: sqlite3.Connection, run: int, ran: list[Outcome], rows: dict
 
 def _measured(outcome: Outcome) -> tuple[Any, ...]:
     metrics = {measurement.name: measurement.value for measurement in outcome.measurements}
-    return outcome.state, *(metrics.get(name) for name in TRENDS), json.dumps(metrics)
+    return outcome.state, *map(outcome.measured, TRENDS), json.dumps(metrics)
 
 
 def _prune(database: sqlite3.Connection, now: float, keep_days: float) -> None:

@@ -26,6 +26,16 @@ class Measurement(NamedTuple):
     value: float
     unit: str = ""
 
+    @property
+    def metric(self) -> str:
+        """The name without the address that one of several has (`time[192.0.2.1]`)."""
+        return self.name.partition("[")[0]
+
+    @property
+    def address(self) -> str:
+        """That address; empty where there is only one."""
+        return self.name.partition("[")[2].removesuffix("]")
+
 
 class Finding(NamedTuple):
     """What is wrong: a problem of the probe's, or a measurement outside of its range (then `code` is the metric's name,
@@ -77,6 +87,11 @@ class Outcome:
     def report(self) -> Mapping[str, Any]:
         """The probe's report; empty when there is none."""
         return _loaded(self.document) if self.document else {}
+
+    def measured(self, metric: str) -> float | None:
+        """A measurement, of several addresses that of the worst; None when it was not made."""
+        values = [m.value for m in self.measurements if m.metric == metric and math.isfinite(m.value)]
+        return (min if metric == "certificate_days" else max)(values, default=None)
 
 
 @dataclass

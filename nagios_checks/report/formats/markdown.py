@@ -19,7 +19,6 @@ from .view import (
     elapsed,
     findings,
     flapping,
-    measured,
     moment,
     seconds,
     since,
@@ -60,7 +59,7 @@ def _lines(health: Health, choices: Choices) -> Iterator[str]:
 
 
 def _row(outcome: Outcome, health: Health) -> str:
-    days, took = measured(outcome, "certificate_days"), elapsed(outcome)
+    days, took = outcome.measured("certificate_days"), elapsed(outcome)
     cells = (
         _state(outcome.state),
         _name(outcome.name),

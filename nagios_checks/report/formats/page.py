@@ -82,7 +82,7 @@ def _page(health: Health) -> Mapping[str, Any]:
 
 
 def _check(outcome: Outcome, number: int, detailed: bool, health: Health) -> Mapping[str, Any]:
-    days, took = view.measured(outcome, "certificate_days"), view.elapsed(outcome)
+    days, took = outcome.measured("certificate_days"), view.elapsed(outcome)
     past = outcome.past
     row = {
         "id": f"check-{number}",

@@ -27,11 +27,11 @@ CHECK_LABELS = ("check", "protocol", "host")
 
 @dataclass
 class Family:
-    """All samples of one metric, by the values of its labels; the first of equal ones stays."""
+    """All samples of one metric, by their labels; the first of equal ones stays. `labels` are those that all have."""
 
     help: str
     labels: tuple[str, ...]
-    samples: dict[tuple[str, ...], float] = field(default_factory=dict)
+    samples: dict[tuple[tuple[str, str], ...], float] = field(default_factory=dict)
 
 
 class HealthCollector(Collector):
@@ -43,9 +43,9 @@ class HealthCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families of metrics."""
         for name, family in _families(self._health).items():
-            gauge = GaugeMetricFamily(name, family.help, labels=family.labels)
+            gauge = GaugeMetricFamily(name, family.help)
             for labels, value in family.samples.items():
-                gauge.add_metric(labels, value)
+                gauge.add_sample(name, dict(labels), value)
             yield gauge
 
 
@@ -60,9 +60,10 @@ def _families(health: Health) -> Mapping[str, Family]:
     families: dict[str, Family] = {}
 
     def add(name: str, words: str, value: float, labels: Mapping[str, str]) -> None:
-        family = families.setdefault(name, Family(words, tuple(labels)))
-        if math.isfinite(value) and family.labels == tuple(labels):
-            family.samples.setdefault(tuple(printable(label) for label in labels.values()), value)
+        common = tuple(label for label in labels if label != "address")
+        family = families.setdefault(name, Family(words, common))
+        if math.isfinite(value) and family.labels == common:
+            family.samples.setdefault(tuple((label, printable(text)) for label, text in labels.items()), value)
 
     add("mailprobe_run_timestamp_seconds", "When the run began.", health.started.timestamp(), {})
     add("mailprobe_run_duration_seconds", "What the run took.", health.elapsed, {})
@@ -87,21 +88,24 @@ def _samples(outcome: Outcome) -> Iterator[tuple[str, str, float, Mapping[str, s
         if finding.state != "ok":
             more = {"code": finding.code, "state": finding.state}
             yield "mailprobe_finding", "What is wrong, as a code that the README explains; always 1.", 1, more
-    not_after = instant((outcome.report.get("certificate") or {}).get("not_after"))
-    if not_after:
-        words = "When the server's certificate expires."
-        yield "mailprobe_certificate_expiry_timestamp_seconds", words, not_after.timestamp(), {}
+    several = outcome.report.get("addresses") or []
+    for part in several or [outcome.report]:
+        not_after = instant((part.get("certificate") or {}).get("not_after"))
+        if not_after:
+            words = "When the server's certificate expires."
+            more = {"address": str(part.get("address"))} if several else {}
+            yield "mailprobe_certificate_expiry_timestamp_seconds", words, not_after.timestamp(), more
     for measurement in outcome.measurements:
         yield from _measured(measurement)
 
 
 def _measured(measurement: Measurement) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-    if measurement.name == "certificate_days":
+    base, more = measurement.metric, {"address": measurement.address} if measurement.address else {}
+    if base == "certificate_days":
         return  # days are no base unit; the time of its expiry says it better
-    base, more = measurement.name, {}
     for name in FOLDER_NAMES:
         if base == name or base.startswith(f"{name}_"):
-            base, more = name, {"folder": base[len(name) + 1 :]}
+            base, more = name, {"folder": base[len(name) + 1 :], **more}
             break
     unit, divisor = UNITS.get(measurement.unit, ("", 1))
     plain = re.sub(r"[^a-zA-Z0-9_]", "_", base)

@@ -152,11 +152,6 @@ def host_of(outcome: Outcome) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-def measured(outcome: Outcome, name: str) -> float | None:
-    """A measurement by its name; None when it was not made."""
-    return next((m.value for m in outcome.measurements if m.name == name and math.isfinite(m.value)), None)
-
-
 def elapsed(outcome: Outcome) -> float | None:
     """Seconds for the whole check; None when it did not run."""
     return _number(outcome.report.get("elapsed"))
@@ -207,7 +202,7 @@ def facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield "login", f"{known['login']}, with {known.get('mechanism')}"
     for measurement in outcome.measurements:
         # The stages have their own table, and the certificates, too.
-        if not measurement.name.endswith("time") and measurement.name != "certificate_days":
+        if not measurement.metric.endswith("time") and measurement.metric != "certificate_days":
             yield measurement.name.replace("_", " "), amount(measurement.value, measurement.unit)
     for note in report.get("notes") or []:
         yield "note", str(note)
