@@ -99,6 +99,21 @@ def test_the_trend_of_several_addresses_is_that_of_the_worst(history: Path) -> N
     assert past.trends == {"time": [(START, 2.5)], "certificate_days": [(START, 5)]}
 
 
+@pytest.mark.parametrize("years", [1, -10])
+def test_a_run_while_the_clock_was_wrong_neither_ends_the_trends_nor_costs_what_was_before(
+    history: Path, years: int
+) -> None:
+    """As of a machine whose first run after a start was before it had asked for the time."""
+    record(str(history), a_run(START, a="o", time=1), (), 400)
+    record(str(history), a_run(START + timedelta(days=365 * years), a="o", time=2), (), 400)
+    now = START + timedelta(minutes=10)
+    health = a_run(now, a="o", time=3)
+    record(str(history), health, (), 400)
+    past = health.outcomes[0].past
+    assert past is not None
+    assert (past.since, past.trends) == (START, {"time": [(START, 1), (now, 3)]})
+
+
 def test_what_was_not_measured_is_no_point_of_a_trend(history: Path) -> None:
     past = runs(history, "oo").past
     assert past is not None

@@ -96,7 +96,7 @@ def record(path: str, health: Health, missed: Collection[str], keep_days: float)
             rows[outcome.name] = _next(rows.get(outcome.name), outcome, health.started.timestamp())
         _save(database, run, ran, rows)
         _prune(database, health.started.timestamp(), keep_days)
-        trends = _trends(database, {outcome.name for outcome in health.outcomes})
+        trends = _trends(database, {outcome.name for outcome in health.outcomes}, health.started.timestamp())
         told = database.execute("SELECT time FROM told").fetchone()
     for outcome in health.outcomes:
         if outcome.name in rows:
@@ -257,10 +257,14 @@ def _spread(values: list[T], count: int) -> list[T]:
     return [values[round(place * (len(values) - 1) / (count - 1))] for place in range(count)]
 
 
-def _trends(database: sqlite3.Connection, names: Collection[str]) -> dict[str, dict[str, list[tuple[datetime, float]]]]:
+def _trends(
+    database: sqlite3.Connection, names: Collection[str], now: float
+) -> dict[str, dict[str, list[tuple[datetime, float]]]]:
     """For each check the trends of `Past`, over the whole time that is kept."""
     points = max(MIN_POINTS, min(MAX_POINTS, MAX_ALL_POINTS // (len(TRENDS) * max(len(names), 1))))
-    runs = database.execute("SELECT id, started FROM runs ORDER BY started, id").fetchall()
+    # What is days ahead was measured while the clock was wrong, or it is wrong now: it is not told, and stays.
+    period = "SELECT id, started FROM runs WHERE started <= ? ORDER BY started, id"
+    runs = database.execute(period, (now + DAY,)).fetchall()
     trends: dict[str, dict[str, list[tuple[datetime, float]]]] = {}
     for run, started in _spread(runs, points):
         at = _utc(started)
