@@ -270,6 +270,15 @@ def test_a_password_in_the_file_is_advised_against_in_the_report(checks: Callabl
     assert "hunter22" not in ended.errors + ended.output
 
 
+def test_of_many_passwords_in_the_file_the_report_has_one_note(checks: Callable[..., Path]) -> None:
+    path = checks(*["well"] * 30, username="u", password="hunter22", allow_plaintext_login=True)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content, indent=1))
+    (note,) = json.loads(report(path, "--format", "json").output)["notes"]
+    assert note.endswith("password_file is better; and 29 more such places, which --check-config tells")
+    assert report(path, "--check-config").errors.count("\n") == 30
+
+
 # Limits.
 
 

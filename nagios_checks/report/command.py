@@ -205,7 +205,10 @@ def _report(config: Config, given: argparse.Namespace, outputs: Sequence[tuple[s
     ran = run(config, given.file, Limits(given.workers, given.per_host, given.deadline, processes), bar)
     health = ran.health
     troubles: list[str] = []
-    health.notes += map(str, config.advice)
+    if config.advice:
+        first, *more = config.advice
+        others = f"; and {len(more)} more such places, which --check-config tells" if more else ""
+        health.notes.append(f"{first}{others}")
     news = _remember(given, health, ran.missed, troubles)
     silent = given.changes_only and news is not None and not (ran.missed or _is_worth_telling(health, news, given))
     printed = _write_all(health, given, outputs, silent, troubles)
