@@ -420,7 +420,14 @@ def test_markdown_for_a_ticket_has_the_problems_with_what_to_do(eight: Health) -
     source = written("markdown", eight)
     assert source.startswith("# `Mail of example.org`: CRITICAL\n\n2 critical, 2 warning, 1 unknown, 3 ok (2026-11-23")
     rows = [line for line in source.splitlines() if line.startswith("| ")][2:]
-    assert [row.split(" | ")[1] for row in rows] == ["old relay", "backup", "busy relay", "submission", "a bug of ours"]
+    assert [row.split(" | ")[1] for row in rows] == [
+        "old relay",
+        "backup",
+        "busy relay",
+        "submission",
+        "a bug of ours",
+        "pop3 mailbox",
+    ]
     words = "certificate not accepted: certificate has expired; the certificate expired on "
     assert f"- **CRITICAL** `certificate-expired` at tls: `{words}" in source
     assert "  - What to do: Renew the certificate; if that was done" in source

@@ -274,6 +274,20 @@ def test_files_are_written_although_nothing_changed(answers: Callable[..., runni
     assert json.loads(page.read_text())["state"] == "ok"
 
 
+@pytest.mark.parametrize(("format_name", "line"), [("text", "OK        mx (smtp, "), ("markdown", "| OK | mx | ")])
+def test_who_hears_later_that_a_check_is_well_again_learns_which_one(
+    answers: Callable[..., running.Outcome], tmp_path: Path, format_name: str, line: str
+) -> None:
+    """As when it has settled after flapping, or when the mail of its run did not get out."""
+    assert answers(ILL, "--changes-only").code == 2
+    answers(WELL, "--changes-only", "--format", "json", "--output", str(tmp_path / "only-a-file"))
+    told = answers(WELL, "--changes-only", "--format", format_name).output
+    (found,) = [row for row in told.replace("\N{WHITE HEAVY CHECK MARK} ", "").splitlines() if row.startswith(line)]
+    assert format_name == "markdown" or "well again since 20" in found
+    assert answers(WELL, "--changes-only", "--format", format_name).output == ""
+    assert "| mx |" not in answers(WELL, "--format", "markdown").output
+
+
 def test_a_reminder_comes_while_something_is_not_well(answers: Callable[..., running.Outcome], tmp_path: Path) -> None:
     assert answers(ILL, "--changes-only", "--remind-after", "12h").code == 2
     assert answers(ILL, "--changes-only", "--remind-after", "12h").output == ""

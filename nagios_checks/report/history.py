@@ -285,6 +285,7 @@ def _past(row: _Row, before: _Row | None, trends: dict[str, list[tuple[datetime,
         flapping=row.flapping,
         changes=[(_utc(at), state) for at, state in row.changes],
         trends=trends,
+        told=row.told,
     )
 
 

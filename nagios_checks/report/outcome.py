@@ -53,7 +53,8 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class Past:
     """What the history knows of a check. Times are aware, in UTC; `trends` has for each metric its last values as
-    (time, value), the oldest first; `changes` are the last changes of state as (time, state), the oldest first.
+    (time, value), the oldest first; `changes` are the last changes of state as (time, state), the oldest first; `told`
+    is the state that somebody was told of last, None when nobody was.
     """
 
     since: datetime
@@ -62,6 +63,7 @@ class Past:
     flapping: bool = False
     changes: Sequence[tuple[datetime, str]] = ()
     trends: dict[str, list[tuple[datetime, float]]] = field(default_factory=dict)
+    told: str | None = None
 
 
 @dataclass

@@ -22,6 +22,7 @@ from .view import (
     moment,
     seconds,
     since,
+    well_again,
     zone_of,
 )
 
@@ -35,7 +36,7 @@ ICONS["ok"] = "\N{WHITE HEAVY CHECK MARK}"
 
 
 def render(health: Health, choices: Choices) -> Iterator[str]:
-    """The report as GitHub Flavored Markdown; with `all`, the table has the healthy checks, too."""
+    """The report as GitHub Flavored Markdown; of the healthy checks the table has those that were not well before."""
     return (f"{line}\n" for line in _lines(health, choices))
 
 
@@ -46,7 +47,9 @@ def _lines(health: Health, choices: Choices) -> Iterator[str]:
     for note in health.notes:
         yield ""
         yield f"> Note: {code(note)}"
-    shown = [outcome for outcome in health.worst_first if choices.all or outcome.state != "ok"]
+    shown = [
+        outcome for outcome in health.worst_first if choices.all or outcome.state != "ok" or well_again(outcome, health)
+    ]
     if shown:
         yield ""
         yield "| State | Check | Where | Since | Time | Certificate |"
@@ -64,7 +67,7 @@ def _row(outcome: Outcome, health: Health) -> str:
         _state(outcome.state),
         _name(outcome.name),
         f"{_name(outcome.protocol)} {code(outcome.where)}",
-        since(outcome.past, health) if outcome.past else "",
+        well_again(outcome, health) or (since(outcome.past, health) if outcome.past else ""),
         "" if took is None else seconds(took),
         "" if days is None else days_words(int(days)),
     )

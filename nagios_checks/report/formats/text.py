@@ -9,7 +9,7 @@ from mailprobe.text import printable
 
 from ..outcome import Finding, Health, Outcome
 from . import Choices
-from .view import MAX_FINDINGS, counted, findings, flapping, moment, place, seconds, since, summary, zone_of
+from .view import MAX_FINDINGS, counted, findings, flapping, moment, place, seconds, since, summary, well_again, zone_of
 
 # What a mail client shows without breaking lines, and still when the mail is quoted.
 WIDTH = 78
@@ -47,10 +47,10 @@ def _lines(health: Health, choices: Choices) -> Iterator[str]:
     healthy = [outcome for outcome in health.outcomes if outcome.state == "ok"]
     if choices.all and healthy:
         yield ""
-        yield from (_one_line(outcome, _news(outcome)) for outcome in healthy)
-    elif recovered := [outcome for outcome in healthy if _news(outcome)]:
+        yield from (_one_line(outcome, well_again(outcome, health)) for outcome in healthy)
+    elif recovered := [outcome for outcome in healthy if well_again(outcome, health)]:
         yield ""
-        yield from (_one_line(outcome, _news(outcome)) for outcome in recovered)
+        yield from (_one_line(outcome, well_again(outcome, health)) for outcome in recovered)
 
 
 def _problem(outcome: Outcome, health: Health) -> Iterator[str]:
@@ -76,11 +76,6 @@ def _finding(finding: Finding, several: bool) -> Iterator[str]:
 def _one_line(outcome: Outcome, news: str) -> str:
     line = _ascii(f"{_label(outcome)}{_title(outcome)}: {news or summary(outcome)}")
     return line if len(line) <= WIDTH else line[: WIDTH - 3].rstrip() + "..."
-
-
-def _news(outcome: Outcome) -> str:
-    past = outcome.past
-    return f"well again, {past.previous_state.upper()} before" if past and past.changed and past.previous_state else ""
 
 
 def _label(outcome: Outcome) -> str:

@@ -96,6 +96,18 @@ def since(past: Past, health: Health) -> str:
     return f"since {moment(past.since, zone_of(health))} ({age(past.since, health)})"
 
 
+def well_again(outcome: Outcome, health: Health) -> str:
+    """That a check is well which was not before, or when somebody was told of it last; else empty."""
+    past = outcome.past
+    if past is None or outcome.state != "ok":
+        return ""
+    if past.changed and past.previous_state:
+        return f"well again, {past.previous_state.upper()} before"
+    if past.told not in (None, "ok"):
+        return f"well again since {moment(past.since, zone_of(health))}"
+    return ""
+
+
 def age(time: datetime, health: Health) -> str:
     """How long ago that was when the run began."""
     return duration(max(0.0, (health.started - time).total_seconds()))
