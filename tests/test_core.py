@@ -34,7 +34,7 @@ from mailprobe.report import Report
 from mailprobe.sasl import MECHANISMS, Credentials, Exchange, ServerFault, choose, saslprep
 from mailprobe.smtp import SmtpFacts, SmtpOptions
 from mailprobe.smtp_dialect import Reply, capabilities, parameters, parse_reply_line, queue_id, size_limit
-from mailprobe.text import Blotter, printable
+from mailprobe.text import MAX_MARKS, Blotter, printable
 
 from .running import REPOSITORY
 
@@ -520,7 +520,16 @@ def test_no_character_of_unicode_stays_active() -> None:
 def test_every_visible_character_of_unicode_but_the_bar_stays_as_it_is() -> None:
     kept = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] in "LMNPS" and code != ord("|")]
     assert len(kept) > 100_000
-    assert printable("".join(kept)) == "".join(kept)
+    assert printable("x".join(kept)) == "x".join(kept)
+
+
+def test_marks_without_end_over_one_letter_do_not_cover_the_lines_of_others() -> None:
+    assert (
+        printable("Tie\u0302\u0301ng \u05d4\u05b7\u05e9\u05c1\u05bc\u05b8\u0596")
+        == "Tie\u0302\u0301ng \u05d4\u05b7\u05e9\u05c1\u05bc\u05b8\u0596"
+    )
+    shown = printable("a" + "\u0301" * 300 + "b\u0301")
+    assert shown == "a" + "\u0301" * MAX_MARKS + r"\u0301" * (300 - MAX_MARKS) + "b\u0301"
 
 
 def test_what_printable_has_escaped_it_leaves_alone() -> None:

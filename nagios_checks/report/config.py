@@ -153,8 +153,8 @@ class _File:
         if unfit is not None:
             name = unicodedata.name(value[unfit], "a control character")
             self.fault(table.lines[key], join(where, key), f"has {name} as character {unfit + 1}: take it out")
-        elif not value.strip():
-            self.fault(table.lines[key], join(where, key), "has nothing but blanks")
+        elif value != value.strip():
+            self.fault(table.lines[key], join(where, key), "begins or ends with a blank: take it out")
 
     def _range(self, place: tuple[int, str], metric: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):

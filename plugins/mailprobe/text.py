@@ -15,6 +15,8 @@ from collections.abc import Iterable
 # Category Z* beyond the plain space are line and paragraph separators and odd blanks; C* are controls, bidi and
 # zero-width marks, private use and unassigned characters. "|" begins performance data in Nagios and nothing escapes it.
 _INERT_CATEGORIES = frozenset("LMNPS")
+# Marks over or under one letter: pointed Hebrew has four. Hundreds are drawn over the lines of others.
+MAX_MARKS = 4
 
 
 def _escape(character: str) -> str:
@@ -27,8 +29,9 @@ def _escape(character: str) -> str:
 def printable(text: str, limit: int | None = None) -> str:
     r"""`text` on one line and with nothing in it that a terminal, Nagios or a browser would act on.
 
-    Controls, separators, bidirectional and zero-width marks, lone surrogates and `|` appear as escapes (`\x1b`), a
-    tabulator as a space. With `limit`, no more than so many characters, the last of them "…" when it was cut.
+    Controls, separators, bidirectional and zero-width marks, lone surrogates, `|` and what is too many marks on one
+    letter appear as escapes (`\x1b`), a tabulator as a space. With `limit`, no more than so many characters, the last
+    of them "…" when it was cut.
     """
     if limit is not None and len(text) > limit:
         text = text[:limit] + "…"  # what is behind that need not be looked at
@@ -38,10 +41,13 @@ def printable(text: str, limit: int | None = None) -> str:
 
 def _escaped(text: str) -> str:
     shown = []
+    marks = 0
     for character in text:
+        category = unicodedata.category(character)[0]
+        marks = marks + 1 if category == "M" else 0
         if character in " \t":
             shown.append(" ")
-        elif character == "|" or unicodedata.category(character)[0] not in _INERT_CATEGORIES:
+        elif character == "|" or category not in _INERT_CATEGORIES or marks > MAX_MARKS:
             shown.append(_escape(character))
         else:
             shown.append(character)
