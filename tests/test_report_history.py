@@ -342,6 +342,16 @@ def harmed(path: Path) -> Iterator[tuple[str, str]]:
     record(str(path), a_run(START, **{f"check{n}": "o" for n in range(200)}), (), 400)
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 8192)
     yield "torn", "cannot be used: "
+    for name, statement in (
+        ("changes", "UPDATE checks SET changes = '[[1'"),
+        ("since", "UPDATE checks SET since = -1e300"),
+        ("told", "INSERT INTO told VALUES (1, 1e300)"),
+    ):
+        path.unlink()
+        record(str(path), a_run(START, mx="o"), (), 400)
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute(statement)
+        yield name, "is damaged: "
     path.unlink()
     path.mkdir()
     yield "directory", "is not a file"

@@ -170,11 +170,10 @@ def _check(given: argparse.Namespace, outputs: Sequence[tuple[str, str | None]])
         raise Misuse(f"--format: {printed} would both be printed: give --output behind one of them")
     if len(set(map(os.path.realpath, files))) < len(files):
         raise Misuse("--output: two formats go to one file")
-    sources = ((given.file, "the file of checks"), (given.history, "the history"))
-    kept = {os.path.realpath(path): words for path, words in sources if path is not None}
     for path in files:
-        if (words := kept.get(os.path.realpath(path))) is not None:
-            raise Misuse(f"--output: {path} is {words}, which would be lost")
+        for kept, words in ((given.file, "the file of checks"), (given.history, "the history")):
+            if kept is not None and os.path.realpath(kept) == os.path.realpath(path):
+                raise Misuse(f"--output: {path} is {words}, which would be lost")
     if given.keep <= 0:
         raise Misuse("--keep: is more than 0 days")
     if given.history is None and given.changes_only:

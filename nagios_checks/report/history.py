@@ -98,11 +98,16 @@ def record(path: str, health: Health, missed: Collection[str], keep_days: float)
         _prune(database, health.started.timestamp(), keep_days)
         trends = _trends(database, {outcome.name for outcome in health.outcomes}, health.started.timestamp())
         told = database.execute("SELECT time FROM told").fetchone()
+        past = {
+            outcome.name: _past(rows[outcome.name], before.get(outcome.name), trends.get(outcome.name, {}))
+            for outcome in health.outcomes
+            if outcome.name in rows
+        }
+        changed = any(_is_news(rows[outcome.name], before.get(outcome.name)) for outcome in ran)
+        news = News(changed, _utc(told[0]) if told else None)
     for outcome in health.outcomes:
-        if outcome.name in rows:
-            outcome.past = _past(rows[outcome.name], before.get(outcome.name), trends.get(outcome.name, {}))
-    changed = any(_is_news(rows[outcome.name], before.get(outcome.name)) for outcome in ran)
-    return News(changed, _utc(told[0]) if told else None)
+        outcome.past = past.get(outcome.name)
+    return news
 
 
 def tell(path: str, health: Health, missed: Collection[str]) -> None:
@@ -137,6 +142,8 @@ def _opened(path: str) -> Iterator[sqlite3.Connection]:
         raise HistoryError(f"cannot be used: {error.strerror}") from None
     except sqlite3.Error as error:
         raise HistoryError(f"cannot be used: {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:  # SQLite has no checksums: what it reads may be anything
+        raise HistoryError(f"is damaged: {error}; move it away, and a new one is made") from None
 
 
 def _prepare(database: sqlite3.Connection) -> None:
