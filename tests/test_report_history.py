@@ -377,6 +377,24 @@ def test_a_history_in_a_directory_that_is_not_there_is_one_line(answers: Callabl
     assert "Go away" in ended.output
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_the_history_can_be_stopped_and_still_reports(
+    answers: Callable[..., running.Outcome], history: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    answers(ILL)
+    command = [sys.executable, "-m", "nagios_checks.cli", "report", str(tmp_path / "checks.yaml"), "--exit-zero"]
+    with contextlib.closing(sqlite3.connect(history, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        waiting = subprocess.Popen(
+            [*command, "--history", str(history)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(2)
+        waiting.send_signal(number)
+        output, errors = waiting.communicate(timeout=5)
+    assert (waiting.returncode, errors) == (3, f"{history}: interrupted\n")
+    assert "CRITICAL" in output
+
+
 @contextlib.contextmanager
 def somebody() -> Iterator[None]:
     """An ordinary user: root may write everywhere."""

@@ -237,9 +237,12 @@ def _remember(given: argparse.Namespace, health: Health, missed: frozenset[str],
     try:
         return record(given.history, health, missed, given.keep)
     except HistoryError as error:
-        troubles.append(f"{given.history}: {error}")
-        health.notes.append(f"there is no history in this report: {given.history}: {error}")
-        return None
+        reason = str(error)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    troubles.append(f"{given.history}: {reason}")
+    health.notes.append(f"there is no history in this report: {given.history}: {reason}")
+    return None
 
 
 def _told(history: str, health: Health, missed: frozenset[str], troubles: list[str]) -> None:

@@ -25,6 +25,8 @@ APPLICATION = 0x6D707262
 VERSION = 1
 # How long to wait for another run that writes at the same time; it takes a second at most.
 BUSY_SECONDS = 30
+# In SQLite's own waiting nobody hears Ctrl-C.
+BUSY_STEP_SECONDS = 0.2
 DAY = 86400.0
 # After which age only one run of how many seconds is kept.
 THINNED = ((DAY, 3600.0), (8 * DAY, DAY))
@@ -128,10 +130,9 @@ def _opened(path: str) -> Iterator[sqlite3.Connection]:
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             raise HistoryError("is not a file")
         # Transactions are begun below: the module would begin them too late to be alone.
-        database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        database = sqlite3.connect(path, timeout=BUSY_STEP_SECONDS, isolation_level=None)
         try:
-            _prepare(database)
-            database.execute("BEGIN IMMEDIATE")
+            _begin(database)
             _create(database)
             yield database
             database.execute("COMMIT")
@@ -144,6 +145,20 @@ def _opened(path: str) -> Iterator[sqlite3.Connection]:
         raise HistoryError(f"cannot be used: {error}") from None
     except (TypeError, ValueError, OverflowError) as error:  # SQLite has no checksums: what it reads may be anything
         raise HistoryError(f"is damaged: {error}; move it away, and a new one is made") from None
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    """Begin the transaction when nobody else is in one."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            _prepare(database)
+            database.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= end:
+                raise
+    database.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")  # what waits from here on is on its way out
 
 
 def _prepare(database: sqlite3.Connection) -> None:
