@@ -168,7 +168,7 @@ def test_the_text_tells_of_problems_and_with_all_of_everything(checks: Callable[
 def test_each_format_goes_where_it_is_told(checks: Callable[..., Path], tmp_path: Path) -> None:
     names = {"html": "page.html", "json": "r.json", "junit": "r.xml", "prometheus": "r.prom", "markdown": "r.md"}
     outputs = [part for name, file in names.items() for part in ("--format", name, "--output", tmp_path / file)]
-    ended = report(checks("well", "defers"), *outputs, "--format", "text")
+    ended = report(checks("well", "defers"), *outputs, "--format", "text", "--output", "-")
     assert (ended.code, ended.errors) == (1, "")
     assert "defers 2" in ended.output
     for file in names.values():

@@ -46,7 +46,7 @@ class _Output(argparse.Action):
         elif not pairs or pairs[-1][1] is not None:
             raise Misuse("--output: goes behind the --format that it is for")
         else:
-            pairs[-1] = (pairs[-1][0], value)
+            pairs[-1] = (pairs[-1][0], None if value == "-" else value)
         namespace.formats = pairs
 
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_path,
         dest="formats",
         metavar="FILE",
-        help="File for the --format before it, instead of standard output; it is written whole or not at all.",
+        help="File for the --format before it, which is written whole or not at all. Default: standard output, or -.",
     )
     add("--all", action="store_true", help="Tell of healthy checks, too, in formats that leave them out.")
     add("--exit-zero", action="store_true", help="Exit with 0 whatever the states of the checks are.")
