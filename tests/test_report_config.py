@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
 
 from mailprobe.options import declarations
 from nagios_checks.report.config import load, unusable
@@ -327,6 +328,14 @@ ONE = "checks: [{name: a, protocol: smtp, host: a}]\n"
 )
 def test_a_mistake_in_the_file_is_one_line(path: Path, text: str | bytes, found: str) -> None:
     assert faults(path, text) == [found]
+
+
+def test_an_escape_beyond_unicode_is_one_line_without_the_c_library_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    found = faults(path, ONE + 'title: "\\U00110000"\n')
+    assert found == ["is no YAML: an escape is for no character that there is"]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def parse(text: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise Malformed(line, "is no YAML: there is a control character") from None
+    except ValueError:  # PyYAML's own loader, of "\U00110000"
+        raise Malformed(None, "is no YAML: an escape is for no character that there is") from None
     except yaml.YAMLError as error:
         raise Malformed(None, f"is no YAML: {printable(str(error), limit=200)}") from None
 
