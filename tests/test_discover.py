@@ -22,6 +22,7 @@ from nagios_checks.report.registry import PROTOCOLS
 from nagios_checks.report.yamlfile import parse
 
 from . import running
+from .scripted import Scripted
 from .servers import DOMAIN, free_port
 from .servers.nsd import NameServer
 
@@ -92,7 +93,7 @@ def test_services_that_srv_records_name_are_talked_to(
         "imaps": "implicit",
         "pop3": "starttls",
         "pop3s": "implicit",
-        "sieve": "none",
+        "sieve": None,
     }
     assert services["smtp", host.ports["smtp"]].candidate.reason == "MX 10"
     assert services["imaps", host.ports["imaps"]].answers
@@ -154,7 +155,106 @@ def test_a_usual_name_is_tried_unless_it_is_another_name_of_a_host_that_is_known
     assert set(looked) == {f"mx.{DOMAIN}", f"smtp.{DOMAIN}"}
 
 
+@pytest.mark.parametrize(
+    ("word", "script"),
+    [
+        ("smtp", "S: 554 5.7.1 No service for you\nC: QUIT\nS: 221 Bye"),
+        ("smtp", "S: 421 4.3.2 Too busy\n== close"),
+        ("submission", "S: 220 Hello\nC: EHLO *\nS: 550 Who are you?\nC: QUIT\nS: 221 Bye"),
+        ("submission", "S: 220 Hello\nC: EHLO *\n== close"),
+        ("imap", "S: * BYE Too many connections\n== close"),
+        ("pop3", "S: -ERR [SYS/TEMP] Later\nC: QUIT\nS: +OK"),
+        ("sieve", 'S: BYE (TRYLATER) "Later"\n== close'),
+    ],
+)
+def test_of_a_server_that_did_not_tell_what_it_offers_nobody_says_that_it_offers_no_tls(
+    word: str, script: str, serve: Callable[[str], NameServer], nowhere: dict[str, int]
+) -> None:
+    name_server = serve("@ MX 10 localhost.\n")
+    with Scripted(script) as server:
+        discovery = discover(DOMAIN, name_server.address, 5, {**nowhere, word: server.port})
+    assert found(discovery)[word, server.port].answers
+    written = compose(discovery)
+    assert "it did not offer STARTTLS" not in written
+    assert f"    port: {server.port}\n    tls: starttls  # most offer it\n" in written
+
+
+def test_a_service_that_answered_once_and_then_had_enough_of_us_is_in_the_file(
+    serve: Callable[[str], NameServer], nowhere: dict[str, int]
+) -> None:
+    script = """
+S: 220 mx.example.org ESMTP
+C: EHLO *
+S: 250-mx.example.org
+S: 250 STARTTLS
+C: QUIT
+S: 221 Bye
+--- next connection ---
+== close
+"""
+    name_server = serve("@ MX 10 localhost.\n")
+    with Scripted(script) as server:
+        discovery = discover(DOMAIN, name_server.address, 5, {**nowhere, "submission": server.port})
+    one = found(discovery)["submission", server.port]
+    assert (one.tls, one.answers, one.banner) == ("starttls", True, "mx.example.org ESMTP")
+    assert one.problems == ["the server closed the connection, waiting for the greeting [connection-closed]"]
+
+
+def test_each_service_that_a_record_names_is_in_the_file_also_where_two_name_the_same_port(
+    host: DemoHost, serve: Callable[[str], NameServer], nowhere: dict[str, int], tmp_path: Path
+) -> None:
+    port = host.ports["smtp"]
+    server = serve(f"@ MX 10 localhost.\n@ MX 20 localhost.\n_submission._tcp SRV 0 1 {port} localhost.\n")
+    discovery = discover(DOMAIN, server.address, SECONDS, {**nowhere, "smtp": port})
+    assert {word: one.candidate.reason for (word, dummy), one in found(discovery).items()} == {
+        "smtp": "MX 10",
+        "submission": "SRV _submission._tcp",
+    }
+    assert len(read(tmp_path / "checks.yaml", discovery).checks) == 2
+
+
+def test_a_record_that_names_an_address_where_only_a_name_may_be_is_remarked(
+    serve: Callable[[str], NameServer], nowhere: dict[str, int]
+) -> None:
+    server = serve("@ MX 10 127.0.0.1.\n_imaps._tcp SRV 0 1 993 127.0.0.1.\n")
+    discovery = discover(DOMAIN, server.address, 5, nowhere)
+    assert discovery.found == []
+    words = "names the address 127.0.0.1, where only a name may be (RFC 5321 5.1, RFC 2782): many find nobody there"
+    assert discovery.remarks == [f"MX 10 {words}", f"SRV _imaps._tcp {words}"]
+
+
+def test_a_name_to_which_nobody_can_connect_is_remarked_once(
+    serve: Callable[[str], NameServer], nowhere: dict[str, int]
+) -> None:
+    server = serve("@ MX 10 a/b.example.org.\n")
+    discovery = discover(DOMAIN, server.address, 5, nowhere)
+    assert discovery.found == []
+    assert discovery.remarks == ["MX 10: host: 'a/b.example.org' is not a host name or address"]
+
+
+def test_many_silent_hosts_have_the_one_time_limit(serve: Callable[[str], NameServer], nowhere: dict[str, int]) -> None:
+    with Scripted("== silence") as server:
+        records = "".join(
+            f"_{word}._tcp SRV 0 1 {server.port} {word}-{number}.hosts\n" for word in find.SRV for number in range(40)
+        )
+        name_server = serve(records + "*.hosts A 127.0.0.1\n")
+        deadline = Deadline(2)
+        discovery = discover(DOMAIN, name_server.address, 2, nowhere)
+        assert deadline.left() > -1
+    assert len(discovery.found) == 40 * len(find.SRV)
+    assert discovery.found[-1].problems == ["no time was left"]
+
+
 # The file.
+
+
+def test_names_of_any_length_are_told_apart(tmp_path: Path) -> None:
+    domain = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 50))
+    hosts = [f"{domain[:-1]}{end}" for end in "xyz"]
+    discovery = Discovery(domain, [Found(Candidate(KINDS["smtp"], host, 25, "MX 1"), None, False) for host in hosts])
+    config = read(tmp_path / "checks.yaml", discovery)
+    assert [check.options.host for check in config.checks] == hosts
+    assert len({check.name for check in config.checks}) == len(hosts)
 
 
 def test_what_a_server_or_dns_says_stays_a_comment(tmp_path: Path) -> None:
@@ -162,7 +262,7 @@ def test_what_a_server_or_dns_says_stays_a_comment(tmp_path: Path) -> None:
     discovery = Discovery("example.org", remarks=[hostile])
     for kind in KINDS.values():
         discovery.found.append(
-            Found(Candidate(kind, "mx.example.org", kind.port, "MX 10"), "none", True, hostile, [hostile], [hostile])
+            Found(Candidate(kind, "mx.example.org", kind.port, "MX 10"), "none", True, hostile, [hostile])
         )
     written = compose(discovery)
     assert written.isascii() or all(character.isprintable() or character == "\n" for character in written)

@@ -15,6 +15,8 @@ from .find import Discovery, Found
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*([. ][A-Za-z0-9_][A-Za-z0-9_-]*)*")
 NOT_PLAIN = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 MAX_COMMENT = 110
+# Of a title or a check's name; a report takes 200 characters, and people read fewer.
+MAX_NAME = 120
 GROUPS = {"smtp": "incoming mail", "submission": "outgoing mail", "submissions": "outgoing mail"}
 HEAD = """\
 # Checks of the mail of {domain}, found by mailprobe discover on {day}.
@@ -45,19 +47,22 @@ def compose(discovery: Discovery, nameserver: str | None = None) -> str:
     day = datetime.now(timezone.utc).date().isoformat()
     parts = [HEAD.format(domain=discovery.domain, day=day)]
     parts += [_comment("", remark) for remark in discovery.remarks]
-    parts.append("\n" + DEFAULTS.format(title=text(f"Mail of {discovery.domain}")))
+    title = printable(f"Mail of {discovery.domain}", limit=MAX_NAME)
+    parts.append("\n" + DEFAULTS.format(title=text(title)))
     if nameserver is not None:
         parts.append(f"  nameserver: {text(nameserver)}\n")
     parts.append("\nchecks:\n")
-    for found in discovery.found:
-        parts += ["".join(_check(found, discovery.domain, _name(found))), "\n"]
+    for number, found in enumerate(discovery.found, start=1):
+        parts += ["".join(_check(found, discovery.domain, _name(found, number))), "\n"]
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _name(found: Found) -> str:
+def _name(found: Found, number: int) -> str:
+    """What no other check is called: a host's name that is too long to tell in full is told by its number."""
     candidate = found.candidate
     usual = candidate.port == candidate.kind.port
-    return f"{candidate.kind.word} at {candidate.host}" + ("" if usual else f" port {candidate.port}")
+    name = f"{candidate.kind.word} at {candidate.host}" + ("" if usual else f" port {candidate.port}")
+    return name if len(name) <= MAX_NAME else f"{number}: {name}"[: MAX_NAME - 1] + "…"
 
 
 def _check(found: Found, domain: str, name: str) -> Iterator[str]:
@@ -73,11 +78,11 @@ def _check(found: Found, domain: str, name: str) -> Iterator[str]:
     yield f"    protocol: {candidate.kind.protocol}\n"
     yield f"    host: {text(candidate.host)}\n"
     yield f"    port: {candidate.port}\n"
-    remark = "" if found.tls != "none" else "  # it did not offer STARTTLS" if found.answers else "  # most offer it"
-    yield f"    tls: {found.tls if found.answers or found.tls != 'none' else 'starttls'}{remark}\n"
+    remark = {None: "  # most offer it", "none": "  # it did not offer STARTTLS"}.get(found.tls, "")
+    yield f"    tls: {found.tls or 'starttls'}{remark}\n"
     if candidate.kind.word == "smtp":
         yield RECIPIENT.format(address=text(f"postmaster@{domain}"))
-    elif found.tls != "none" or not found.answers:
+    elif found.tls != "none":
         yield LOGIN
 
 

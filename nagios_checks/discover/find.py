@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -80,13 +80,14 @@ class Candidate:
 
 @dataclass
 class Found:
-    """A service for the file: how TLS begins there, and what is wrong with it just now."""
+    """A service for the file: how TLS begins there, None where that could not be seen, and what is wrong with it just
+    now.
+    """
 
     candidate: Candidate
-    tls: str
+    tls: str | None
     answers: bool
     banner: str = ""
-    mechanisms: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -108,20 +109,23 @@ def discover(domain: str, nameserver: str | None, seconds: float, ports: Mapping
     discovery = Discovery(domain)
     known = ports or {word: kind.port for word, kind in KINDS.items()}
     resolver = Resolver(nameserver, deadline)
-    named = [*_exchangers(domain, resolver, known, discovery), *_named_services(domain, resolver, discovery)]
+    records = (*_exchangers(domain, resolver, known, discovery), *_named_services(domain, resolver, discovery))
+    named = list(_with_names(records, discovery))
     hosts = _hosts(domain, named, resolver, discovery)
-    candidates = {(candidate.host, candidate.port): candidate for candidate in named}
-    for host in hosts:
-        for word, port in known.items():
-            candidates.setdefault((host, port), Candidate(KINDS[word], host, port))
+    usual = [Candidate(KINDS[word], host, port) for host in hosts for word, port in known.items()]
+    candidates: dict[tuple[str, str, int], Candidate] = {}
+    for candidate in (*named, *usual):
+        candidates.setdefault((candidate.kind.word, candidate.host, candidate.port), candidate)
     jobs = [
         batch.Job(candidate.host, partial(_look, candidate, nameserver, deadline)) for candidate in candidates.values()
     ]
-    ended = {done.place: done for done in batch.run(jobs, workers=WORKERS, per_key=PER_HOST, seconds=seconds)}
+    left = max(0.0, deadline.left())
+    ended = {done.place: done for done in batch.run(jobs, workers=WORKERS, per_key=PER_HOST, seconds=left)}
     for place, candidate in enumerate(candidates.values()):
         error = ended[place].error
         if isinstance(error, UsageError):  # a name that DNS can hold and nobody can connect to
-            discovery.remarks.append(f"{candidate.reason or candidate.kind.word}: {error}")
+            if candidate.reason:
+                discovery.remarks.append(f"{candidate.reason}: {error}")
             continue
         if error is not None:
             raise error
@@ -160,6 +164,18 @@ def _named_services(domain: str, resolver: Resolver, discovery: Discovery) -> It
             raise done.error
         for service in done.value or ():
             yield Candidate(KINDS[word], service.host.lower(), service.port or KINDS[word].port, f"SRV _{word}._tcp")
+
+
+def _with_names(candidates: Iterable[Candidate], discovery: Discovery) -> Iterator[Candidate]:
+    """Those whose record names a host. A check of an address in its place would be OK where no mail arrives."""
+    for candidate in candidates:
+        if is_address(candidate.host):
+            discovery.remarks.append(
+                f"{candidate.reason} names the address {candidate.host}, where only a name may be (RFC 5321 5.1,"
+                " RFC 2782): many find nobody there"
+            )
+        else:
+            yield candidate
 
 
 def _hosts(domain: str, named: Iterable[Candidate], resolver: Resolver, discovery: Discovery) -> list[str]:
@@ -207,10 +223,15 @@ def _look(candidate: Candidate, nameserver: str | None, deadline: Deadline) -> F
     if candidate.kind.implicit:
         return _seen(candidate, "implicit", _talk(candidate, "implicit", nameserver, deadline))
     report = _talk(candidate, "none", nameserver, deadline)
-    offered = any(line.upper().split()[:1] in (["STARTTLS"], ["STLS"]) for line in _words(report))
-    if offered and deadline.left() > 0:
-        return _seen(candidate, "starttls", _talk(candidate, "starttls", nameserver, deadline))
-    return _seen(candidate, "none", report)
+    if not any(line.upper().split()[:1] in (["STARTTLS"], ["STLS"]) for line in _words(report)):
+        # Who was refused has not heard what is offered to others.
+        told = report.facts.capabilities or not report.problems
+        return _seen(candidate, "none" if told else None, report)
+    first = _seen(candidate, "starttls", report)
+    if deadline.left() <= 0:
+        return first
+    second = _seen(candidate, "starttls", _talk(candidate, "starttls", nameserver, deadline))
+    return replace(first, problems=second.problems)  # somebody is there, even if he has had enough of us
 
 
 def _words(report: Report[Any]) -> Iterator[str]:
@@ -232,17 +253,17 @@ def _talk(candidate: Candidate, mode: str, nameserver: str | None, deadline: Dea
     return spec.probe(read(spec.options, values))
 
 
-def _seen(candidate: Candidate, mode: str, report: Report[Any]) -> Found:
+def _seen(candidate: Candidate, mode: str | None, report: Report[Any]) -> Found:
     problems = [f"{problem.message} [{problem.code.value}]" for problem in report.problems]
     # With a banner, a wrong certificate, a refusal, somebody is there.
     silent = report.facts.banner is None and any(problem.code in SILENT for problem in report.problems)
     answers = not silent and not any(problem.code is Code.WRONG_PROTOCOL for problem in report.problems)
-    return Found(candidate, mode, answers, report.facts.banner or "", list(report.facts.auth_mechanisms), problems)
+    return Found(candidate, mode, answers, report.facts.banner or "", problems)
 
 
 def _silent(candidate: Candidate) -> Found:
     """One that the time did not suffice for."""
-    return Found(candidate, "implicit" if candidate.kind.implicit else "none", False, problems=["no time was left"])
+    return Found(candidate, "implicit" if candidate.kind.implicit else None, False, problems=["no time was left"])
 
 
 def checked_domain(text: str) -> str:
