@@ -117,10 +117,12 @@ class Conversation(Speech, ABC):
         """Break a login off."""
 
     def wrong_protocol(self, line: str) -> Unfinished:
-        """The finding for a greeting that is none."""
+        """The finding for a greeting that is none; one of our own protocol's is a broken one."""
         guess = guess_protocol(line)
-        looks = f", this looks like {guess}" if guess else ""
         name = self.report.protocol.upper()
+        if guess and name in guess.upper():
+            return Unfinished(Code.MALFORMED_REPLY, f"the greeting is malformed: {self.quoted(line)}")
+        looks = f", this looks like {guess}" if guess else ""
         return Unfinished(Code.WRONG_PROTOCOL, f"the server does not speak {name}{looks}: {self.quoted(line)}")
 
     def usual_refusal(self, refusals: Mapping[Stage, Code], said: str) -> Code:

@@ -17,6 +17,8 @@ from .options import option
 from .report import Facts, Report, Unfinished
 from .run import hold
 from .sasl import MECHANISMS, Credentials
+from .speech import MAX_WORDS
+from .words import LOCK_WORDS
 
 # A longer list costs the server more than it tells us: 10,000 lines are 120 kB.
 MAX_LISTED = 10_000
@@ -141,7 +143,8 @@ class Reply:
     challenge: str | None = None
 
     def __str__(self) -> str:
-        return f"{'+OK' if self.ok else '-ERR'} {self.text}".rstrip()
+        mark = "+" if self.challenge is not None else "+OK" if self.ok else "-ERR"
+        return f"{mark} {self.text}".rstrip()
 
 
 class Pop3(Conversation):
@@ -240,7 +243,9 @@ class Pop3(Conversation):
         if reply.ok:
             return self.unexpected(str(reply))
         usual = (self.usual_refusal(REFUSALS, reply.text), Severity.FAILURE)
-        if usual[0] is Code.AUTH_REJECTED and _offers(self.report.facts.capabilities, "AUTH-RESP-CODE"):
+        if usual[0] is Code.AUTH_REJECTED and LOCK_WORDS.search(reply.text[:MAX_WORDS]):
+            usual = RESPONSE_CODES["IN-USE"]
+        elif usual[0] is Code.AUTH_REJECTED and _offers(self.report.facts.capabilities, "AUTH-RESP-CODE"):
             usual = (Code.AUTH_FAILED, Severity.FAILURE)  # RFC 3206 6: of a wrong password it would say [AUTH]
         code, severity = response_code_meaning(reply.response_code) or usual
         return self.refused(str(reply), code, severity, limits=reply.response_code is None)

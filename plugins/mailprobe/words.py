@@ -21,6 +21,9 @@ TROUBLE_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+# Words of a server without response codes whose mailbox another session has locked (RFC 1939 7); it knows the password.
+LOCK_WORDS = re.compile(r"\block (the )?(maildrop|mailbox)|\b(maildrop|mailbox) (is )?(already )?locked", re.IGNORECASE)
+
 GREETINGS = (
     ("* OK", "IMAP"),
     ("* PREAUTH", "IMAP"),
