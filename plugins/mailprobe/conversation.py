@@ -23,7 +23,7 @@ from .report import Report, Unfinished
 from .speech import MAX_WORDS, Speech
 from .stream import Stream
 from .text import decoded, printable
-from .words import RATE_WORDS, TROUBLE_WORDS, guess_protocol
+from .words import OUTAGE_WORDS, RATE_WORDS, TROUBLE_WORDS, guess_protocol
 
 # The farewell must not cost the verdict, nor the rest of the time limit.
 FAREWELL_SECONDS = 1.0
@@ -135,6 +135,9 @@ class Conversation(Speech, ABC):
 
     def refused(self, said: str, code: Code, severity: Severity = Severity.FAILURE, limits: bool = True) -> Unfinished:
         """The finding for a refusal in the server's words; if `limits`, those of a rate limit make it one for now."""
+        # Postfix says 5.7.8, and Cyrus [AUTH], also when there was nobody who could judge the password.
+        if code is Code.AUTH_REJECTED and OUTAGE_WORDS.search(said[:MAX_WORDS]):
+            code = Code.AUTH_FAILED
         # Later words may be the caller's own: a folder may be named "rate".
         early = self._stage in (Stage.GREETING, Stage.CAPABILITIES, Stage.AUTH) or severity is Severity.TEMPORARY
         if limits and early and RATE_WORDS.search(said[:MAX_WORDS]):

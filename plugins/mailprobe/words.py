@@ -14,9 +14,13 @@ RATE_WORDS = re.compile(
 )
 
 
-# Words of a refused login that are not about the password.
+# Words of Cyrus SASL (sasl_errstring) and Postfix that are never about the password, whatever code they come with.
+OUTAGE_WORDS = re.compile(
+    r"generic failure|no mechanism available|invalid authentication mechanism|connection lost", re.IGNORECASE
+)
+# Words of a refused login that are not about the password, unless a code says that they are.
 TROUBLE_WORDS = re.compile(
-    r"temporar|internal|connection lost|not supported|unsupported|unknown (command|mechanism)|not implemented"
+    r"temporar|internal|not supported|unsupported|unknown (command|mechanism)|not implemented"
     r"|unavailable|try again|later",
     re.IGNORECASE,
 )
